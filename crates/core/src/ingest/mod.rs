@@ -1,0 +1,445 @@
+//! The door's decision on one request: verify, read, label, filter, and hand the event with its runs to the store in one
+//! transaction; or say no, with the reason recorded. Every way in ends here.
+//!
+//! The order is that of `docs/semantics.md`, rule 3. The caller (the HTTP ingress, a wire contract) has found the source
+//! and read the body within its cap; nothing here opens a socket.
+
+mod answer;
+mod dedup;
+mod route;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+pub use answer::{Answer, No, Refused, Taken};
+use dedup::Vouched;
+pub(crate) use route::{run as run_of, title as title_of};
+
+use crate::decision::{Check, Kind, NewDecision};
+use crate::event::{Admission, Facts, NewEvent, Receipt};
+use crate::house::House;
+use crate::ids::Name;
+use crate::payload::Body;
+use crate::ports::StoreError;
+use crate::provider::{self, Labels, Proof, Verified};
+use crate::source::{RateLimit, Source, Webhook};
+
+/// A request at the door, its body read whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'r> {
+    /// As the provider engine sees it.
+    pub request: provider::Request<'r>,
+    /// The real peer: the socket's, or what a trusted proxy says.
+    pub remote: Option<IpAddr>,
+}
+
+/// How long a sender is asked to wait when the store cannot write or a queue is full.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
+
+/// Decides on one request to `source`, and commits what it decided.
+///
+/// Refusals of unverified requests are written behind; everything else is on disk when this returns.
+pub async fn admit(house: &House, source: &Arc<Source>, ring: Ring<'_>) -> Answer {
+    let mut checks = Vec::with_capacity(4);
+    match decide(house, source, ring, &mut checks).await {
+        Ok(answer) => answer,
+        Err(no) => Answer::Refused(refuse(house, Some(&source.name), ring.remote, *no, checks).await),
+    }
+}
+
+/// Whether a request is refused whatever its body holds: the source is switched off, or the sender's address is not let
+/// in. Then the caller need not read the body before it asks [`admit`], which comes to the same no and records it.
+pub fn is_refused_unread(house: &House, source: &Source, remote: Option<IpAddr>) -> bool {
+    let Some(webhook) = source.webhook() else { return true };
+    check_open(house, source).is_err() || check_address(webhook, remote, &mut Vec::new()).is_err()
+}
+
+/// Records a refusal that the caller made itself: unknown path, body too large, stopping.
+pub async fn refuse_early(
+    house: &House,
+    source: Option<&Name>,
+    remote: Option<IpAddr>,
+    no: No,
+    reason: impl Into<Cow<'static, str>>,
+) -> Refused {
+    let early = Early { no, code: no.code().into(), reason: reason.into(), verified: false };
+    refuse(house, source, remote, early, Vec::new()).await
+}
+
+/// A no on its way to the record.
+struct Early {
+    no: No,
+    code: Cow<'static, str>,
+    reason: Cow<'static, str>,
+    verified: bool,
+}
+
+impl Early {
+    fn new(no: No, code: impl Into<Cow<'static, str>>, reason: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { no, code: code.into(), reason: reason.into(), verified: false })
+    }
+
+    fn verified(no: No, code: impl Into<Cow<'static, str>>, reason: impl Into<Cow<'static, str>>) -> Box<Self> {
+        Box::new(Self { no, code: code.into(), reason: reason.into(), verified: true })
+    }
+}
+
+async fn refuse(
+    house: &House,
+    source: Option<&Name>,
+    remote: Option<IpAddr>,
+    early: Early,
+    checks: Vec<Check>,
+) -> Refused {
+    let decision = NewDecision {
+        at: house.clock.now(),
+        source: source.cloned(),
+        kind: early.no.kind(),
+        code: early.code.clone(),
+        reason: early.reason.clone(),
+        checks: checks.clone(),
+        event: None,
+        remote,
+    };
+    count(&decision, source);
+    tell(&decision);
+    if early.verified && early.no.kind() != Kind::Unavailable {
+        if let Err(error) = house.store.record(decision).await {
+            tracing::warn!(%error, "a decision could not be recorded");
+        }
+    } else {
+        house.store.note(decision);
+    }
+    Refused { no: early.no, code: early.code, reason: early.reason, checks }
+}
+
+/// One line a refusal, so that whoever sets a sender up sees it come in; a flood of them is told a few times a second.
+fn tell(decision: &NewDecision) {
+    static LINES: LazyLock<Option<RateLimit>> =
+        LazyLock::new(|| RateLimit::new(5, Duration::from_secs(1), String::new()));
+    let Some(source) = &decision.source else { return };
+    if LINES.as_ref().is_some_and(|lines| lines.take().is_ok()) {
+        tracing::info!(%source, kind = %decision.kind, reason = %decision.reason, "refused a request; `doorbell decisions` has all of them");
+    }
+}
+
+fn count(decision: &NewDecision, source: Option<&Name>) {
+    let source = source.map_or_else(|| "-".to_owned(), ToString::to_string);
+    let code = decision.code.clone();
+    metrics::counter!("doorbell_rejects_total", "source" => source, "kind" => decision.kind.as_str(), "reason" => code)
+        .increment(1);
+}
+
+async fn decide(
+    house: &House,
+    source: &Arc<Source>,
+    ring: Ring<'_>,
+    checks: &mut Vec<Check>,
+) -> Result<Answer, Box<Early>> {
+    let Some(webhook) = source.webhook() else {
+        return Err(Early::new(No::NotFound, "not_a_webhook", "this source takes no webhooks"));
+    };
+    check_open(house, source)?;
+    check_address(webhook, ring.remote, checks)?;
+    let verified = check_sender(webhook, ring, house, checks)?;
+    let (body, view) = read(source, webhook, ring, checks)?;
+    if let Some(answer) = webhook.preset.handshake(&ring.request, &view, &verified) {
+        record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
+        return Ok(Answer::Handshake(answer));
+    }
+    check_rate(webhook, checks)?;
+    route::check_full(house, source).await?;
+    let idempotency_key = ring.request.headers.get("idempotency-key").and_then(|v| v.to_str().ok());
+    let mut events = Vec::with_capacity(1);
+    for (body, view) in split(source, webhook, body, view)? {
+        let labels = webhook.preset.labels(&ring.request, &view);
+        let facts = facts(webhook, ring, &verified, &labels, checks);
+        let vouched = vouch(&verified, &labels);
+        let as_sent = body.raw().clone();
+        let body = without_secrets(webhook, body)?;
+        let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
+        events.push(route::event(house, source, arrival, idempotency_key));
+    }
+    commit(house, source, events).await.map(Answer::Taken)
+}
+
+/// Commits events that came in through the API or the library, where the caller's right was checked already.
+///
+/// # Errors
+/// What the store says; nothing was stored then.
+pub async fn admit_direct(house: &House, source: &Arc<Source>, event: DirectEvent) -> Result<Taken, DirectError> {
+    let body = Body::read(event.data, event.content_type.as_deref(), &crate::payload::PayloadRule::default())?;
+    let view = body.project(&source.paths)?;
+    let checks = vec![Check::passed("direct").seeing("an authorised caller put it in")];
+    let facts = Facts {
+        sender_id: event.id.clone(),
+        actor: event.actor.clone(),
+        time: event.time,
+        verified_by: Some("direct".into()),
+        checks,
+        ..Facts::default()
+    };
+    let labels = Labels {
+        id: event.id,
+        id_signed: false,
+        event_type: Some(event.event_type),
+        subject: event.subject,
+        actor: event.actor,
+        time: None,
+    };
+    let arrival = route::Arrival {
+        labels,
+        facts,
+        as_sent: body.raw().clone(),
+        body,
+        view,
+        vouched: Vouched::Nothing,
+        remote: None,
+    };
+    let new = route::event(house, source, arrival, event.idempotency_key.as_deref());
+    let said = commit(house, source, vec![new]).await.and_then(|mut taken| {
+        let broken =
+            || Early::verified(No::Unavailable(UNAVAILABLE_RETRY), "store_unavailable", "the store gave no receipt");
+        taken.pop().ok_or_else(broken)
+    });
+    match said {
+        Ok(taken) => Ok(taken),
+        Err(early) => Err(DirectError::Refused(refuse(house, Some(&source.name), None, *early, Vec::new()).await)),
+    }
+}
+
+/// An event that an authorised caller puts in.
+#[derive(Clone, Debug, Default)]
+pub struct DirectEvent {
+    /// The caller's own id of it; deduplicated on.
+    pub id: Option<String>,
+    /// Its type.
+    pub event_type: String,
+    /// What it is about.
+    pub subject: Option<String>,
+    /// Who did it.
+    pub actor: Option<String>,
+    /// When it happened.
+    pub time: Option<crate::clock::Timestamp>,
+    /// Its data.
+    pub data: Bytes,
+    /// How to read the data; none: by its look.
+    pub content_type: Option<String>,
+    /// Deduplicated on, if there is no id.
+    pub idempotency_key: Option<String>,
+}
+
+/// Why an event was not put in.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectError {
+    /// The data cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] crate::payload::Unreadable),
+    /// Queue full, or the store cannot write.
+    #[error("{}", .0.reason)]
+    Refused(Refused),
+}
+
+fn check_open(house: &House, source: &Source) -> Result<(), Box<Early>> {
+    let all_off = !source.triggers.is_empty() && source.triggers.iter().all(|t| !house.is_enabled(t));
+    if !source.enabled || all_off {
+        let reason = format!("source `{}` is switched off, or all its triggers are", source.name);
+        return Err(Early::new(No::NotFound, "disabled", reason));
+    }
+    Ok(())
+}
+
+fn check_address(webhook: &Webhook, remote: Option<IpAddr>, checks: &mut Vec<Check>) -> Result<(), Box<Early>> {
+    if webhook.allowed.is_empty() {
+        return Ok(());
+    }
+    let seen = remote.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
+    let plain = remote.map(|ip| ip.to_canonical());
+    if plain.is_some_and(|ip| webhook.allowed.iter().any(|net| net.contains(&ip))) {
+        checks.push(Check::passed("address").seeing(seen));
+        return Ok(());
+    }
+    let wanted: Vec<String> = webhook.allowed.iter().map(ToString::to_string).collect();
+    checks.push(Check::failed("address", wanted.join(", "), seen.clone()));
+    let reason = format!("the sender's address {seen} is not in allowed_sources");
+    Err(Early::new(No::AddressNotAllowed, "address_not_allowed", reason))
+}
+
+fn check_sender(
+    webhook: &Webhook,
+    ring: Ring<'_>,
+    house: &House,
+    checks: &mut Vec<Check>,
+) -> Result<Verified, Box<Early>> {
+    match webhook.verifier.verify(&ring.request, house.clock.now()) {
+        Ok(verified) => {
+            checks.push(Check::passed("signature").seeing(describe(webhook, &verified)));
+            Ok(verified)
+        }
+        Err(refusal) => {
+            checks.push(Check::failed("signature", refusal.wanted(), refusal.seen()));
+            Err(Early::new(No::NotVerified, refusal.code(), refusal.to_string()))
+        }
+    }
+}
+
+fn read(
+    source: &Source,
+    webhook: &Webhook,
+    ring: Ring<'_>,
+    checks: &mut Vec<Check>,
+) -> Result<(Body, Value), Box<Early>> {
+    let content_type =
+        ring.request.headers.get(http::header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    let outcome = Body::read(ring.request.body.clone(), content_type.as_deref(), &webhook.payload)
+        .and_then(|body| body.project(&source.paths).map(|view| (body, view)));
+    outcome.map_err(|unreadable| {
+        let seen = content_type.map_or_else(|| "no content type".to_owned(), std::borrow::Cow::into_owned);
+        checks.push(Check::failed("body", "a body that can be read", format!("{unreadable} ({seen:.100})")));
+        let (no, code) = match unreadable.http_status() {
+            415 => (No::MediaType, "unsupported_media_type"),
+            _ => (No::Unreadable, "unreadable"),
+        };
+        Early::verified(no, code, unreadable.to_string())
+    })
+}
+
+async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {
+    let decision = NewDecision {
+        at: house.clock.now(),
+        source: Some(source.name.clone()),
+        kind: Kind::Handshake,
+        code: "handshake".into(),
+        reason: "the provider asked whether this endpoint is ours, and was answered".into(),
+        checks,
+        event: None,
+        remote,
+    };
+    metrics::counter!("doorbell_handshakes_total", "source" => source.name.to_string()).increment(1);
+    if let Err(error) = house.store.record(decision).await {
+        tracing::warn!(%error, "a handshake could not be recorded");
+    }
+}
+
+fn check_rate(webhook: &Webhook, checks: &mut Vec<Check>) -> Result<(), Box<Early>> {
+    let Some(rate) = &webhook.rate else { return Ok(()) };
+    match rate.take() {
+        Ok(()) => {
+            checks.push(Check::passed("rate_limit"));
+            Ok(())
+        }
+        Err(wait) => {
+            checks.push(Check::failed("rate_limit", rate.as_str().to_owned(), "more"));
+            let reason = format!("more requests than the source's rate_limit of {}", rate.as_str());
+            Err(Early::verified(No::Limited(wait), "rate_limited", reason))
+        }
+    }
+}
+
+fn split(source: &Source, webhook: &Webhook, body: Body, view: Value) -> Result<Vec<(Body, Value)>, Box<Early>> {
+    let Some(path) = &webhook.preset.payload.batch else { return Ok(vec![(body, view)]) };
+    let unreadable = |e: crate::payload::Unreadable| Early::verified(No::Unreadable, "unreadable", e.to_string());
+    let parts = body.split(path).map_err(unreadable)?;
+    parts
+        .into_iter()
+        .map(|part| part.project(&source.paths).map(|view| (part, view)))
+        .collect::<Result<_, _>>()
+        .map_err(unreadable)
+}
+
+/// The body as it is kept. Where the preset knows of a secret in it (Slack's `token`), the body is kept as JSON without
+/// it, so that no agent, log, API or replay can see it; its digest was taken of what was sent.
+fn without_secrets(webhook: &Webhook, body: Body) -> Result<Body, Box<Early>> {
+    if !webhook.secret_in_body {
+        return Ok(body);
+    }
+    let unreadable = |e: crate::payload::Unreadable| Early::verified(No::Unreadable, "unreadable", e.to_string());
+    let mut value = body.value().map_err(unreadable)?;
+    if !webhook.preset.strip_body(&mut value) {
+        return Ok(body);
+    }
+    let json = Bytes::from(value.to_string());
+    Body::read(json, Some("application/json"), &crate::payload::PayloadRule::default()).map_err(unreadable)
+}
+
+fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels, checks: &[Check]) -> Facts {
+    Facts {
+        sender_id: labels.id.clone(),
+        actor: labels.actor.clone(),
+        time: labels.time,
+        verified_by: verified.is_authenticated().then(|| describe(webhook, verified)),
+        headers: webhook.kept_headers.of(ring.request.headers),
+        query: webhook.preset.kept_query(ring.request.query),
+        checks: checks.to_vec(),
+        code: None,
+        reason: None,
+    }
+}
+
+/// How the sender was verified, in words: `github hmac-sha256, secret 1`.
+fn describe(webhook: &Webhook, verified: &Verified) -> String {
+    let (id, scheme) = (&webhook.preset.id, verified.scheme());
+    match verified.secret_index() {
+        Some(index) => format!("{id} {scheme}, secret {}", index + 1),
+        None => format!("{id} {scheme}"),
+    }
+}
+
+/// What the check of the sender vouches for, for telling redeliveries.
+fn vouch(verified: &Verified, labels: &Labels) -> Vouched {
+    match verified.proof() {
+        Proof::Nothing | Proof::Credential => Vouched::Nothing,
+        Proof::Body | Proof::Part if labels.id_signed => Vouched::Id,
+        Proof::Body | Proof::Part => Vouched::Body,
+    }
+}
+
+async fn commit(house: &House, source: &Source, events: Vec<NewEvent>) -> Result<Vec<Taken>, Box<Early>> {
+    let words: Vec<(Kind, Vec<Name>, Option<&'static str>)> = events
+        .iter()
+        .map(|e| (e.verdict, e.runs.iter().map(|r| r.trigger.clone()).collect(), ignored_word(e)))
+        .collect();
+    let receipts = match house.store.accept(Admission { at: house.clock.now(), events }).await {
+        Ok(receipts) => receipts,
+        Err(error) => return Err(unavailable(&error)),
+    };
+    let mut taken = Vec::with_capacity(receipts.len());
+    for (receipt, (kind, triggers, reason)) in receipts.into_iter().zip(words) {
+        let (kind, entry) = match receipt {
+            Receipt::Duplicate { event, runs, .. } => (Kind::Duplicate, Taken::Duplicate { event, runs }),
+            Receipt::Stored { event, runs } if kind == Kind::Accepted => {
+                (kind, Taken::Accepted { event, runs: triggers.into_iter().zip(runs).collect() })
+            }
+            Receipt::Stored { event, .. } => (kind, Taken::Ignored { event, reason: reason.unwrap_or("filter") }),
+        };
+        metrics::counter!("doorbell_acks_total", "source" => source.name.to_string(), "kind" => kind.as_str())
+            .increment(1);
+        taken.push(entry);
+    }
+    Ok(taken)
+}
+
+fn ignored_word(event: &NewEvent) -> Option<&'static str> {
+    match event.verdict {
+        Kind::FilterError => Some("filter_error"),
+        Kind::Ignored if event.facts.code.as_deref() == Some("no_trigger") => Some("no_trigger"),
+        Kind::Ignored => Some("filter"),
+        _ => None,
+    }
+}
+
+fn unavailable(error: &StoreError) -> Box<Early> {
+    match error {
+        StoreError::QueueFull { .. } => {
+            let code = "queue_full";
+            Early::verified(No::Unavailable(UNAVAILABLE_RETRY), code, error.to_string())
+        }
+        StoreError::Closed => Early::verified(No::Unavailable(UNAVAILABLE_RETRY), "stopping", error.to_string()),
+        _ => Early::verified(No::Unavailable(UNAVAILABLE_RETRY), "store_unavailable", error.to_string()),
+    }
+}

@@ -1,0 +1,104 @@
+//! The provider engine: is this request really from the sender it claims, and what does it call itself?
+//!
+//! The door (`ingest` and the server's webhook handler) asks in this order: [`Verifier::verify`] over the raw bytes with
+//! the clock passed in; only with the [`Verified`] in hand [`Preset::handshake`] and [`Preset::labels`]; and before
+//! anything is kept [`Preset::kept_headers`] and [`Preset::strip_body`]. Senders are data, one TOML file each; the code
+//! here reads all of them alike, so a new sender needs no Rust.
+//!
+//! ```text
+//! preset  the data          parse ─ parse_verify ─ read   from TOML, all faults at once
+//! scheme  how it is signed  select ─ signed   places in a request, texts put together from them
+//! verify  the check         keys ─ presented   our secrets, their signatures      refusal   why not
+//! labels  id, type, …       handshake   keep  what is kept      sign  the other side, for tests, `send` and `demo`
+//! ```
+
+mod handshake;
+mod keep;
+mod keys;
+mod labels;
+mod parse;
+mod parse_verify;
+mod presented;
+mod preset;
+mod read;
+mod refusal;
+mod scheme;
+mod select;
+mod sign;
+mod signed;
+mod verify;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+
+pub use handshake::{Answer, Handshake};
+pub use keep::KeptHeaders;
+pub use keys::BadSecret;
+pub use labels::{LABEL_BYTES_MAX, Labels};
+pub use parse::Within;
+pub use preset::{Confidence, Docs, EventRules, Format, PayloadRules, Preset, Setting, Vector};
+pub use read::PresetFault;
+pub use refusal::Refusal;
+pub use scheme::{Algorithm, Encoding, Hash, KeyForm, Scheme, Signed, TimeUnit, TimestampPlace, TimestampRule};
+pub use select::Place;
+pub use sign::{Draft, SignError, SignedParts, sign};
+pub use signed::{Piece, Template};
+pub use verify::{Proof, Verified, Verifier, VerifyOptions};
+
+/// A request as it came, before anybody believes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    /// The method.
+    pub method: &'r Method,
+    /// The public URL as the sender knows it, query included, made from `server.public_url`; never from the `Host` header.
+    pub url: Option<&'r str>,
+    /// The path.
+    pub path: &'r str,
+    /// The query without its `?`; empty if there is none.
+    pub query: &'r str,
+    /// The headers.
+    pub headers: &'r HeaderMap,
+    /// The raw body.
+    pub body: &'r Bytes,
+}
+
+/// File name and text of every built-in preset; `build.rs` makes the list.
+static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/provider_presets.rs"));
+
+static PRESETS: LazyLock<BTreeMap<String, Arc<Preset>>> = LazyLock::new(|| {
+    let mut presets = BTreeMap::new();
+    for (file, text) in FILES {
+        match Preset::parse(text, file) {
+            Ok(preset) => {
+                presets.insert(preset.id.clone(), Arc::new(preset));
+            }
+            // A test parses every file, so this is for whoever builds with a file of their own and skips the tests.
+            Err(faults) => faults.iter().for_each(|f| tracing::error!(fault = %f, "A built-in provider is left out")),
+        }
+    }
+    presets
+});
+
+/// The built-in presets by id.
+pub fn presets() -> &'static BTreeMap<String, Arc<Preset>> {
+    &PRESETS
+}
+
+/// The built-in preset called `id`.
+pub fn get(id: &str) -> Option<&'static Arc<Preset>> {
+    PRESETS.get(id)
+}
+
+/// The id of the built-in preset nearest to `id`, for "did you mean".
+pub fn nearest(id: &str) -> Option<&'static str> {
+    let ids: Vec<&'static str> = PRESETS.keys().map(String::as_str).collect();
+    read::nearest(id, &ids)
+}
+
+/// File name and text of every built-in preset, for `doorbell providers` and the conformance test.
+pub fn files() -> &'static [(&'static str, &'static str)] {
+    FILES
+}

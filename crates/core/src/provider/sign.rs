@@ -1,0 +1,178 @@
+//! The sender's side: makes the headers that a real sender would, from the same preset the check is made from. Called by
+//! `doorbell send`, `demo`, the benches and the tests.
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::{digest, hmac};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, InvalidHeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+
+use super::Request;
+use super::preset::Preset;
+use super::scheme::{Algorithm, Scheme, Signed, TimestampPlace};
+use super::select::Place;
+use super::signed::{Material, Piece, Template, Unsignable};
+use crate::{Secret, Timestamp};
+
+/// A request about to be signed.
+#[derive(Clone, Debug)]
+pub struct Draft<'d> {
+    /// The method.
+    pub method: &'d Method,
+    /// The public URL that the receiver believes it has.
+    pub url: Option<&'d str>,
+    /// The delivery's id, put where the preset looks for it if that is a header.
+    pub id: &'d str,
+    /// The event's type, likewise.
+    pub event_type: &'d str,
+    /// Headers that are there already; they win over what would be set here.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: &'d Bytes,
+}
+
+/// What signing adds to a request.
+#[derive(Clone, Debug)]
+pub struct SignedParts {
+    /// All headers of the request.
+    pub headers: HeaderMap,
+    /// A parameter to add to the query, for senders that put their token there.
+    pub query: Option<(String, String)>,
+}
+
+/// Why a request could not be signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// The secret is written otherwise than the preset says.
+    #[error("the secret cannot be used to sign: {0}")]
+    BadSecret(&'static str),
+    /// The preset signs something that the draft does not have.
+    #[error("{0} is signed and the request has none: give it one")]
+    Missing(String),
+    /// The signature or credential would go into the body, which is the caller's.
+    #[error("this sender puts its proof into the {0}: write it there yourself")]
+    NotAHeader(String),
+    /// A value cannot stand in a header.
+    #[error("a value cannot stand in a header: leave out control characters")]
+    BadValue,
+}
+
+impl From<InvalidHeaderValue> for SignError {
+    fn from(_: InvalidHeaderValue) -> Self {
+        Self::BadValue
+    }
+}
+
+/// Signs `draft` as the preset's sender would at the time `now`. For Ed25519 the secret is the private key: its seed of
+/// 32 bytes, or seed and public key in 64, written like the public key.
+pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) -> Result<SignedParts, SignError> {
+    let mut parts = SignedParts { headers: draft.headers.clone(), query: None };
+    let credential = preset.credential();
+    let mut fill = |templates: &[Template], value: &str| -> Result<(), SignError> {
+        let Some([Piece::At(Place::Header(name))]) = templates.first().map(Template::pieces) else { return Ok(()) };
+        if value.is_empty() || parts.headers.contains_key(name) || credential == Some(Place::Header(name.clone())) {
+            return Ok(());
+        }
+        parts.headers.insert(name, HeaderValue::from_str(value)?);
+        Ok(())
+    };
+    fill(&preset.event.id, draft.id)?;
+    fill(&preset.event.event_type, draft.event_type)?;
+    if !parts.headers.contains_key(CONTENT_TYPE) {
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    match &preset.scheme {
+        Scheme::None => {}
+        Scheme::Basic => {
+            let value = format!("Basic {}", STANDARD.encode(secret.expose()));
+            parts.headers.insert(AUTHORIZATION, sensitive(&value)?);
+        }
+        Scheme::Token { place: Place::Header(name), prefix } => {
+            parts.headers.insert(name, sensitive(&format!("{prefix}{}", secret.expose()))?);
+        }
+        Scheme::Token { place: Place::Query(name), prefix } => {
+            parts.query = Some((name.clone(), format!("{prefix}{}", secret.expose())));
+        }
+        Scheme::Token { place, .. } => return Err(SignError::NotAHeader(place.to_string())),
+        Scheme::Signed(signed) => add_signature(signed, secret, &draft, now, &mut parts.headers)?,
+    }
+    Ok(parts)
+}
+
+fn sensitive(value: &str) -> Result<HeaderValue, SignError> {
+    let mut value = HeaderValue::from_str(value)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn add_signature(
+    signed: &Signed,
+    secret: &Secret,
+    draft: &Draft<'_>,
+    now: Timestamp,
+    headers: &mut HeaderMap,
+) -> Result<(), SignError> {
+    let name = header(&signed.place)?;
+    let body: Option<Value> = serde_json::from_slice(draft.body).ok();
+    let mut timestamp = String::new();
+    let mut items = Vec::new();
+    if let Some(rule) = &signed.timestamp {
+        timestamp = rule.unit.write(now);
+        match &rule.place {
+            TimestampPlace::InSignature(prefix) => items.push(format!("{prefix}{timestamp}")),
+            TimestampPlace::At(Place::Header(name)) => {
+                headers.insert(name, HeaderValue::from_str(&timestamp)?);
+            }
+            // In the body it is the caller's, and signed with it.
+            TimestampPlace::At(_) => {}
+        }
+    }
+    let target =
+        draft.url.and_then(|u| u.split_once("://")).map_or("/", |(_, rest)| rest.find('/').map_or("/", |i| &rest[i..]));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let request = Request { method: draft.method, url: draft.url, path, query, headers, body: draft.body };
+    let key = signed.key.decode(secret.expose()).map_err(SignError::BadSecret)?;
+    let material = Material { request: &request, body: body.as_ref(), timestamp: timestamp.as_bytes(), secret: &key };
+    let signature = compute(signed, &material, &key)?;
+    items.push(format!("{}{}", signed.prefix, signed.encoding.encode(&signature)));
+    let value = items.join(signed.separator.as_deref().unwrap_or_default());
+    headers.insert(name, HeaderValue::from_str(&value)?);
+    Ok(())
+}
+
+fn header(place: &Place) -> Result<&HeaderName, SignError> {
+    match place {
+        Place::Header(name) => Ok(name),
+        other => Err(SignError::NotAHeader(other.to_string())),
+    }
+}
+
+fn compute(signed: &Signed, material: &Material<'_>, key: &[u8]) -> Result<Vec<u8>, SignError> {
+    let lacking = |e: Unsignable| match e {
+        Unsignable::Missing(place) | Unsignable::Repeated(place) => SignError::Missing(place.to_string()),
+        Unsignable::NoUrl => SignError::Missing("the public URL".to_owned()),
+    };
+    match signed.algorithm {
+        Algorithm::Hmac(hash) => {
+            let mut context = hmac::Context::with_key(&hmac::Key::new(hash.hmac(), key));
+            signed.template.feed(material, |bytes| context.update(bytes)).map_err(lacking)?;
+            Ok(context.sign().as_ref().to_vec())
+        }
+        Algorithm::Digest(hash) => {
+            let mut context = digest::Context::new(hash.digest());
+            signed.template.feed(material, |bytes| context.update(bytes)).map_err(lacking)?;
+            Ok(context.finish().as_ref().to_vec())
+        }
+        Algorithm::Ed25519 => {
+            let seed = key.get(..32).filter(|_| key.len() == 32 || key.len() == 64);
+            let pair = seed.and_then(|s| Ed25519KeyPair::from_seed_unchecked(s).ok());
+            let pair = pair.ok_or(SignError::BadSecret("it should be a private key of 32 or 64 bytes"))?;
+            let mut message = Vec::new();
+            signed.template.feed(material, |bytes| message.extend_from_slice(bytes)).map_err(lacking)?;
+            Ok(pair.sign(&message).as_ref().to_vec())
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The check: does this request carry a signature or credential that one of the source's secrets makes?
+//!
+//! A [`Verifier`] is made once per source when the configuration is read; keys are decoded and prepared there. Checking
+//! a request then copies no body and allocates nothing in the usual case (a header, an HMAC): the signed text is fed to
+//! the HMAC piece by piece and signatures are decoded on the stack. Comparison takes the same time wherever the first
+//! wrong byte stands.
+//!
+//! Only this module makes a [`Verified`], and only a `Verified` becomes an event.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
+use http::header::AUTHORIZATION;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::Request;
+use super::keys::{BadSecret, Keys};
+use super::presented::Presented;
+use super::preset::Preset;
+use super::refusal::Refusal;
+use super::scheme::{Scheme, Signed, TimestampPlace};
+use super::select::{NotExact, Place};
+use super::signed::{Material, Piece};
+use crate::{Secret, Timestamp};
+
+/// What a source may say about the check.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VerifyOptions {
+    /// How old a signature may be, instead of the preset's.
+    pub tolerance: Option<Duration>,
+}
+
+/// What a check has proved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// Nothing: no check was asked for.
+    Nothing,
+    /// The sender knows the secret; anybody who read the request knows it too.
+    Credential,
+    /// The sender signed some of the request, and not the whole body.
+    Part,
+    /// The sender signed the whole body.
+    Body,
+}
+
+/// A request that passed its source's check. Made by [`Verifier::verify`] alone, or by the name of what it lacks. Cannot be
+/// copied: one check lets one request in.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Verified {
+    scheme: &'static str,
+    secret: Option<usize>,
+    proof: Proof,
+}
+
+impl Verified {
+    /// For ways in where nothing is checked because the owner said `auth = "none"`, and for our own schedules, files
+    /// and agents. [`Verified::proof`] says `Nothing` for ever.
+    pub fn unauthenticated() -> Self {
+        Self { scheme: "none", secret: None, proof: Proof::Nothing }
+    }
+
+    /// The scheme, as in `hmac-sha256`, `token`, `none`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// Which of the source's secrets matched, counted from 0.
+    pub fn secret_index(&self) -> Option<usize> {
+        self.secret
+    }
+
+    /// What was proved.
+    pub fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    /// Whether anything was checked at all.
+    pub fn is_authenticated(&self) -> bool {
+        self.proof != Proof::Nothing
+    }
+}
+
+/// A preset with a source's secrets, ready to check requests.
+pub struct Verifier {
+    preset: Arc<Preset>,
+    keys: Keys,
+    options: VerifyOptions,
+    /// Whether the check has to parse the body as JSON.
+    looks_into_body: bool,
+}
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").field("provider", &self.preset.id).finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Prepares the secrets, newest first; several stand for a rotation, and any match passes.
+    pub fn new(preset: Arc<Preset>, secrets: &[Secret], options: VerifyOptions) -> Result<Self, BadSecret> {
+        let provider = || preset.id.clone();
+        match (&preset.scheme, secrets.is_empty()) {
+            (Scheme::None, false) => return Err(BadSecret::Unused { provider: provider() }),
+            (Scheme::None, true) => {}
+            (_, true) => return Err(BadSecret::Missing { provider: provider() }),
+            (_, false) => {}
+        }
+        if let Some(empty) = secrets.iter().position(|s| s.expose().trim().is_empty()) {
+            return Err(BadSecret::Empty { index: empty + 1, provider: provider() });
+        }
+        let keys = match &preset.scheme {
+            Scheme::Signed(signed) => Keys::of(signed, &preset.id, secrets)?,
+            Scheme::Basic => {
+                let bad = secrets.iter().position(|s| !s.expose().contains(':'));
+                if let Some(at) = bad {
+                    let wanted = "it should be `user:password`";
+                    return Err(BadSecret::Unreadable { index: at + 1, provider: provider(), wanted });
+                }
+                Keys::Plain(secrets.to_vec())
+            }
+            Scheme::Token { .. } | Scheme::None => Keys::Plain(secrets.to_vec()),
+        };
+        let in_body = |place: &Place| matches!(place, Place::Body(_));
+        let looks_into_body = preset.credential().as_ref().is_some_and(in_body)
+            || preset.scheme.signed().is_some_and(|s| {
+                let time_in_body = |t: &TimestampPlace| matches!(t, TimestampPlace::At(at) if in_body(at));
+                s.template.looks_into_body() || s.timestamp.as_ref().is_some_and(|t| time_in_body(&t.place))
+            });
+        Ok(Self { preset, keys, options, looks_into_body })
+    }
+
+    /// The preset.
+    pub fn preset(&self) -> &Arc<Preset> {
+        &self.preset
+    }
+
+    /// Checks one request at the time `now`.
+    pub fn verify(&self, request: &Request<'_>, now: Timestamp) -> Result<Verified, Refusal> {
+        // A body that is no JSON has none of the fields that are asked for, and is refused for that.
+        let body: Option<Value> = if self.looks_into_body { serde_json::from_slice(request.body).ok() } else { None };
+        let (secret, proof) = match &self.preset.scheme {
+            Scheme::None => return Ok(Verified::unauthenticated()),
+            Scheme::Signed(signed) => {
+                let proof = if signed.template.has(&Piece::Body) { Proof::Body } else { Proof::Part };
+                (self.signature(signed, request, body.as_ref(), now)?, proof)
+            }
+            Scheme::Token { place, prefix } => {
+                let value = credential(place, request, body.as_ref())?;
+                let token = after_word(place, &value, prefix)?;
+                (self.compare(token)?, Proof::Credential)
+            }
+            Scheme::Basic => {
+                let place = Place::Header(AUTHORIZATION);
+                let value = credential(&place, request, None)?;
+                let encoded = after_word(&place, &value, "Basic ")?;
+                let pair = STANDARD_PAD_INDIFFERENT.decode(encoded).map(Zeroizing::new);
+                let pair =
+                    pair.map_err(|_| bad_credential(&place, "`Basic ` and base64", "something that is no base64"))?;
+                (self.compare(&pair)?, Proof::Credential)
+            }
+        };
+        Ok(Verified { scheme: self.preset.scheme.name(), secret: Some(secret), proof })
+    }
+
+    fn compare(&self, offered: &[u8]) -> Result<usize, Refusal> {
+        let Keys::Plain(secrets) = &self.keys else { return Err(Refusal::CredentialMismatch { secrets: 0 }) };
+        let matching = secrets.iter().position(|s| s.matches(offered));
+        matching.ok_or(Refusal::CredentialMismatch { secrets: secrets.len() })
+    }
+
+    fn signature(
+        &self,
+        signed: &Signed,
+        request: &Request<'_>,
+        body: Option<&Value>,
+        now: Timestamp,
+    ) -> Result<usize, Refusal> {
+        let lone;
+        let mut presented = Presented::new(signed);
+        match (&signed.separator, &signed.place) {
+            // A list may be spread over several headers of one name (RFC 9110, section 5.3).
+            (Some(_), Place::Header(name)) => {
+                for value in request.headers.get_all(name) {
+                    presented.read(value.as_bytes())?;
+                }
+            }
+            (_, place) => {
+                lone = place.exact(request, body).map_err(|e| match e {
+                    NotExact::Missing => Refusal::SignatureMissing(place.clone()),
+                    NotExact::Repeated => presented.malformed("several of them"),
+                })?;
+                presented.read(&lone)?;
+            }
+        }
+        presented.check()?;
+        let timestamp = match signed.timestamp.as_ref().map(|t| &t.place) {
+            None => Cow::Borrowed([].as_slice()),
+            Some(TimestampPlace::InSignature(_)) => {
+                Cow::Borrowed(presented.timestamp.ok_or(Refusal::TimestampMissing)?)
+            }
+            Some(TimestampPlace::At(place)) => place.exact(request, body).map_err(|e| match e {
+                NotExact::Missing => Refusal::TimestampMissing,
+                NotExact::Repeated => Refusal::PartRepeated(place.clone()),
+            })?,
+        };
+        let material = Material { request, body, timestamp: &timestamp, secret: &[] };
+        let secret = self.keys.matching(signed, &material, &presented)?;
+        // The time is looked at last: a right signature that is old is worth telling from a forgery.
+        if let Some(rule) = &signed.timestamp {
+            let at = rule.unit.parse(&timestamp).ok_or(Refusal::TimestampMalformed(rule.unit))?;
+            Refusal::of_time(at, now, self.options.tolerance.unwrap_or(rule.tolerance))?;
+        }
+        Ok(secret)
+    }
+}
+
+fn credential<'r>(place: &Place, request: &Request<'r>, body: Option<&'r Value>) -> Result<Cow<'r, [u8]>, Refusal> {
+    let value = place.exact(request, body).map_err(|e| match e {
+        NotExact::Missing => Refusal::CredentialMissing(place.clone()),
+        NotExact::Repeated => bad_credential(place, "one credential", "several of them"),
+    })?;
+    if value.is_empty() { Err(Refusal::CredentialMissing(place.clone())) } else { Ok(value) }
+}
+
+/// What stands after a word like `Bearer `, in capitals or not (RFC 9110, section 11.1).
+fn after_word<'v>(place: &Place, value: &'v [u8], word: &str) -> Result<&'v [u8], Refusal> {
+    match value.split_at_checked(word.len()) {
+        Some((head, rest)) if head.eq_ignore_ascii_case(word.as_bytes()) => Ok(rest),
+        _ => {
+            let wanted = format!("`{word}` and a credential");
+            Err(Refusal::CredentialMalformed {
+                place: place.clone(),
+                wanted: wanted.into(),
+                seen: "something without it",
+            })
+        }
+    }
+}
+
+fn bad_credential(place: &Place, wanted: &'static str, seen: &'static str) -> Refusal {
+    Refusal::CredentialMalformed { place: place.clone(), wanted: wanted.into(), seen }
+}

@@ -1,0 +1,47 @@
+//! A trigger: which events of which source start which agent, in which lane, with which prompt.
+
+use crate::filter::Filter;
+use crate::ids::Name;
+use crate::lane::Passing;
+use crate::template::Template;
+
+/// A trigger as resolved from the configuration.
+#[derive(Debug)]
+pub struct Trigger {
+    /// Its name.
+    pub name: Name,
+    /// Whose events.
+    pub source: Name,
+    /// Who runs.
+    pub agent: Name,
+    /// Which of them; none: all.
+    pub filter: Option<Filter>,
+    /// The lane key; none: every run a lane of its own.
+    pub key: Option<Template>,
+    /// The name of a lane shared with other triggers of the same agent, if wanted.
+    pub lane: Option<String>,
+    /// What the agent is asked; none: a plain sentence and the fenced event.
+    pub prompt: Option<Template>,
+    /// Whether others of a lane pass a run that waits.
+    pub passing: Passing,
+    /// Runs at once, over all lanes; none: only the agent's concurrency.
+    pub max_concurrent: Option<u32>,
+    /// What happens to an event that comes while `max_concurrent` runs are running.
+    pub when_full: WhenFull,
+    /// Runs that may be queued; beyond it the sender gets 503.
+    pub max_queued: Option<u32>,
+    /// Whether the file says that it takes events. A flag in the store wins.
+    pub enabled: bool,
+    /// What the API shows: the filter's, key's and prompt's own text.
+    pub shown: serde_json::Value,
+}
+
+/// See [`Trigger::when_full`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Queue it.
+    #[default]
+    Hold,
+    /// Refuse it with 429.
+    Reject,
+}

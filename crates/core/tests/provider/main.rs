@@ -1,0 +1,86 @@
+//! The provider engine against every preset file: the files' own vectors, tampered requests, and random ones.
+//! `conformance` holds what a file says, `tampered` what no file has to say because it holds for all.
+
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod conformance;
+mod tampered;
+
+use bytes::Bytes;
+use doorbell_core::provider::{Format, Preset, Refusal, Request, Verified, Verifier};
+use doorbell_core::{Secret, Timestamp};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+
+/// The time at which everything here is signed.
+const NOW: Timestamp = Timestamp::from_secs(1_760_000_000);
+
+/// A request that owns its parts.
+#[derive(Clone, Debug)]
+struct Rung {
+    method: Method,
+    url: Option<String>,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Rung {
+    fn new(headers: HeaderMap, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, url: None, headers, body: body.into() }
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&Request<'_>) -> T) -> T {
+        let target = self.url.as_deref().and_then(|u| u.splitn(4, '/').nth(3)).unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        use_it(&Request {
+            method: &self.method,
+            url: self.url.as_deref(),
+            path: &format!("/{path}"),
+            query,
+            headers: &self.headers,
+            body: &self.body,
+        })
+    }
+
+    fn verify(&self, verifier: &Verifier, now: Timestamp) -> Result<Verified, Refusal> {
+        self.with(|request| verifier.verify(request, now))
+    }
+
+    /// The header's value with `change` made to it.
+    fn header(mut self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let name: HeaderName = name.parse().unwrap();
+        let mut value = self.headers.get(&name).map(|v| v.as_bytes().to_vec()).unwrap_or_default();
+        change(&mut value);
+        self.headers.insert(name, HeaderValue::from_bytes(&value).unwrap());
+        self
+    }
+}
+
+fn headers(pairs: &[(String, String)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        map.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    map
+}
+
+fn secrets(texts: &[impl AsRef<str>]) -> Vec<Secret> {
+    texts.iter().map(|t| Secret::new(t.as_ref())).collect()
+}
+
+/// The parsed body, as the door makes it: the JSON, or a form's fields, or the JSON in the form's named field.
+fn view(preset: &Preset, rung: &Rung) -> Value {
+    let form = rung.headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form"));
+    let form = preset.payload.format == Format::Form || (preset.payload.format == Format::Auto && form);
+    if !form {
+        return serde_json::from_slice(&rung.body).unwrap_or_default();
+    }
+    let mut fields = serde_json::Map::new();
+    for (name, value) in form_urlencoded::parse(&rung.body) {
+        if preset.payload.form_json.as_deref() == Some(&*name) {
+            return serde_json::from_str(&value).unwrap_or_default();
+        }
+        fields.insert(name.into_owned(), Value::from(value.into_owned()));
+    }
+    Value::Object(fields)
+}

@@ -1,0 +1,261 @@
+//! The program put together: store, house, worker and server, from start to stop. Called by `serve`, `demo` and the
+//! library. The caller owns configuration, signals and output.
+//!
+//! Starting, in this order, so that whatever fails leaves nothing half open: directory and token, store (which one
+//! process owns), house, socket, worker (which recovers what a dead process left), server. Stopping is soft, then hard:
+//! see [`App::stop`].
+
+mod data_dir;
+mod limits;
+pub mod private;
+mod reload;
+mod signals;
+mod stop;
+mod sweep;
+pub mod telemetry;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use doorbell_core::Clock;
+use doorbell_core::Secret;
+use doorbell_core::house::{Catalog, House};
+use doorbell_core::ports::{Store, StoreError};
+use doorbell_core::worker::{Worker, WorkerOptions};
+use doorbell_server::{Options, Server, Status, Tls, TlsError};
+use doorbell_store::{SqliteOptions, SqliteStore};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Resolved, ServerSettings, StoreAt};
+
+pub(crate) use data_dir::warnings as data_dir_warnings;
+pub use data_dir::{DataDirError, TokenPlace};
+pub use reload::Watcher;
+pub use signals::{Signal, Signals};
+
+/// Why Doorbell could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory or the token in it.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The store.
+    #[error("the store cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The socket.
+    #[error("cannot listen on {address}: {error}; is another program listening there? Choose another `listen`")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A thread that died.
+    #[error("starting broke off: {0}")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+/// What an app is made from.
+pub struct Plan {
+    /// The configuration.
+    pub resolved: Resolved,
+    /// The hour and the dice.
+    pub clock: Clock,
+    /// Renders `/metrics`; see [`telemetry::metrics`].
+    pub metrics: Option<PrometheusHandle>,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plan").field("server", &self.resolved.server).finish_non_exhaustive()
+    }
+}
+
+/// A Doorbell at work.
+pub struct App {
+    house: Arc<House>,
+    worker: Arc<Worker>,
+    status: Arc<Status>,
+    addr: SocketAddr,
+    settings: ServerSettings,
+    token: Secret,
+    token_place: TokenPlace,
+    tls: Option<Tls>,
+    serving: JoinHandle<()>,
+    /// Ends accepting.
+    closing: CancellationToken,
+    /// Ends the sweeper.
+    quit: CancellationToken,
+    sweeping: JoinHandle<()>,
+    failure: Failure,
+}
+
+/// The store's last word, if it failed for good.
+#[derive(Clone, Default)]
+struct Failure {
+    why: Arc<OnceLock<StoreError>>,
+    told: CancellationToken,
+}
+
+impl Failure {
+    fn tell(&self, error: &StoreError) {
+        let _ = self.why.set(error.clone());
+        self.told.cancel();
+    }
+}
+
+impl App {
+    /// Starts everything; when this returns, the address answers.
+    ///
+    /// # Errors
+    /// [`StartError`]; then nothing is left running.
+    pub async fn start(plan: Plan) -> Result<Self, StartError> {
+        let Plan { resolved, clock, metrics } = plan;
+        let settings = resolved.server.clone();
+        private::prepare_data(&settings.data_dir).map_err(DataDirError::from)?;
+        for warning in data_dir::warnings(&settings) {
+            tracing::warn!("{warning}");
+        }
+        let (token, token_place) = data_dir::admin_token(&settings)?;
+        let tls = settings.tls.as_ref().map(|f| Tls::from_pem_files(&f.cert, &f.key)).transpose()?;
+        let failure = Failure::default();
+        let store = open_store(&resolved, &clock, &failure).await?;
+        let catalog = resolved.into_catalog();
+        let opened = Self::open(store.clone(), catalog, &clock, &settings).await;
+        let (house, listener, addr, worker) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
+        let status = Status::new();
+        let options = server_options(&settings, token.clone(), metrics);
+        let server = Server::new(house.clone(), options, status.clone());
+        let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
+        let (listening, grace, served) = (closing.clone(), settings.shutdown_grace, tls.clone());
+        let serving = tokio::spawn(async move { server.serve(listener, served, listening, grace).await });
+        let sweeping = tokio::spawn(sweep::run(house.clone(), quit.clone()));
+        status.set_running();
+        tracing::info!(address = %addr, "Doorbell is open");
+        Ok(Self {
+            house,
+            worker: Arc::new(worker),
+            status,
+            addr,
+            settings,
+            token,
+            token_place,
+            tls,
+            serving,
+            closing,
+            quit,
+            sweeping,
+            failure,
+        })
+    }
+
+    async fn open(
+        store: Arc<dyn Store>,
+        catalog: Catalog,
+        clock: &Clock,
+        settings: &ServerSettings,
+    ) -> Result<(Arc<House>, TcpListener, SocketAddr, Worker), StartError> {
+        let house = House::open(store, clock.clone(), catalog).await?;
+        let address = settings.listen;
+        let failed = |error| StartError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let addr = listener.local_addr().map_err(failed)?;
+        let api_url = Some(settings.public_url.clone().unwrap_or_else(|| url_of(addr, settings.tls.is_some())));
+        let worker = Worker::start(house.clone(), WorkerOptions { api_url, ..WorkerOptions::default() }).await?;
+        Ok((house, listener, addr, worker))
+    }
+
+    /// Where it listens: with port 0 in the configuration, the port it got.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where it can be reached from this machine.
+    pub fn url(&self) -> String {
+        url_of(self.addr, self.tls.is_some())
+    }
+
+    /// The middle: store, catalog, switches.
+    pub fn house(&self) -> &Arc<House> {
+        &self.house
+    }
+
+    /// What `/ready` tells.
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// What opens the API.
+    pub fn admin_token(&self) -> &Secret {
+        &self.token
+    }
+
+    /// Where the admin token is from.
+    pub fn token_place(&self) -> &TokenPlace {
+        &self.token_place
+    }
+
+    /// Resolves when the store failed for good: what is on disk is no longer known, and the process must stop.
+    pub async fn failed(&self) -> StoreError {
+        self.failure.told.cancelled().await;
+        self.failure.why.get().cloned().unwrap_or(StoreError::Closed)
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+async fn open_store(resolved: &Resolved, clock: &Clock, failure: &Failure) -> Result<Arc<dyn Store>, StartError> {
+    let StoreAt::Sqlite(path) = resolved.store.clone();
+    if let Some(parent) = path.parent() {
+        private::prepare(parent).map_err(DataDirError::from)?;
+    }
+    let failure = failure.clone();
+    let options = SqliteOptions {
+        retention: resolved.retention,
+        on_fatal: Some(Arc::new(move |error| failure.tell(error))),
+        ..SqliteOptions::default()
+    };
+    let clock = clock.clone();
+    let store = tokio::task::spawn_blocking(move || SqliteStore::open(path, options, &clock)).await??;
+    Ok(store)
+}
+
+fn server_options(settings: &ServerSettings, token: Secret, metrics: Option<PrometheusHandle>) -> Options {
+    let mut options = Options::new(token);
+    options.trusted_proxies.clone_from(&settings.trusted_proxies);
+    options.limits.connections = settings.max_connections;
+    options.timeouts.head = settings.header_timeout;
+    options.timeouts.first_byte = settings.header_timeout;
+    options.timeouts.body_total = settings.body_timeout;
+    options.timeouts.body_idle = options.timeouts.body_idle.min(settings.body_timeout);
+    options.timeouts.idle = settings.idle_timeout;
+    options.metrics = metrics;
+    options
+}
+
+/// The address as this machine reaches it: a server that listens everywhere is reached over loopback.
+fn url_of(addr: SocketAddr, tls: bool) -> String {
+    let ip = match addr.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}", SocketAddr::new(ip, addr.port()))
+}

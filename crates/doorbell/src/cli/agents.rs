@@ -1,0 +1,97 @@
+//! `doorbell agents`: who can be run; pause and resume them.
+
+use anyhow::Result;
+use clap::Subcommand;
+use doorbell_core::Name;
+use serde_json::json;
+
+use super::Context;
+use super::access::Access;
+use super::card::Card;
+use super::fault::Exit;
+use super::list::{Format, Listing, Paging, each, fetch};
+use super::table::{Column, member, text};
+
+/// Arguments of `doorbell agents`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct AgentsArgs {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    paging: Paging,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List them (what happens without a verb)
+    List(Paging),
+    /// Show one with its settings
+    Show {
+        /// Its name
+        name: Name,
+    },
+    /// Hold its runs: events are still accepted and queued
+    Pause {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<Name>,
+    },
+    /// Let its runs go on
+    Resume {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<Name>,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    Column::id("NAME", "name"),
+    Column::text("RUNNER", "runner"),
+    Column::switch("STATE", "paused", "ready", "paused"),
+    Column::text("RUNNING", "running"),
+    Column::text("QUEUED", "queued"),
+    Column::text("WAITING", "waiting"),
+    Column::text("CONCURRENCY", "concurrency"),
+];
+
+/// Lists, shows or carries a verb out.
+///
+/// # Errors
+/// What the API says.
+pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
+    let client = args.access.client(&cx.env)?;
+    let verb = args.verb.unwrap_or(Verb::List(args.paging));
+    match verb {
+        Verb::List(paging) => {
+            let empty = "There are no agents: add an [agents.NAME] table to doorbell.toml.";
+            Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
+                .print(cx, &client, &paging, args.format)
+                .await
+        }
+        Verb::Show { name } => show(cx, &args.access, args.format, &name).await,
+        Verb::Pause { names } => {
+            let pause = async |name: &Name| client.post(&format!("agents/{name}/pause"), &json!({})).await;
+            each(cx, &names, args.format, "is paused: its runs are queued until you resume it", pause).await
+        }
+        Verb::Resume { names } => {
+            let resume = async |name: &Name| client.post(&format!("agents/{name}/resume"), &json!({})).await;
+            each(cx, &names, args.format, "goes on", resume).await
+        }
+    }
+}
+
+async fn show(cx: &Context, access: &Access, format: Format, name: &Name) -> Result<Exit> {
+    let Some(agent) = fetch(cx, access, format, &format!("agents/{name}")).await? else { return Ok(Exit::Ok) };
+    let paused = member(&agent, "paused").and_then(serde_json::Value::as_bool).unwrap_or(false);
+    let word = if paused { "paused" } else { "ready" };
+    let mut card = Card::new(&cx.screen, cx.clock.now(), word, name.as_str(), &text(&agent, "runner"));
+    card.members(&agent, &["concurrency", "timeout_seconds", "running", "queued", "waiting"]);
+    card.long("Settings", member(&agent, "settings"));
+    cx.screen.line(card.finish())?;
+    Ok(Exit::Ok)
+}

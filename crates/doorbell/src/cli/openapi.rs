@@ -1,0 +1,19 @@
+//! `doorbell openapi`: the description of the HTTP API, as the server of this version serves it.
+
+use anyhow::Result;
+
+use super::Context;
+use super::fault::Exit;
+
+/// Arguments of `doorbell openapi`.
+#[derive(Debug, clap::Args)]
+pub(super) struct OpenapiArgs {}
+
+/// Prints it.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub(super) fn run(_args: &OpenapiArgs, cx: &Context) -> Result<Exit> {
+    cx.screen.line(doorbell_server::openapi())?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,195 @@
+//! `doorbell providers`: the senders that Doorbell knows, from the presets built into it. Needs no server.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use doorbell_core::provider::{self, Algorithm, Confidence, Hash, Piece, Place, Preset, Scheme, Template};
+use serde_json::{Value, json};
+
+use super::Context;
+use super::card::Card;
+use super::fault::{Exit, Fault};
+use super::list::Format;
+use super::screen::span_ms;
+use super::table::{self, Column};
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell providers              all of them
+  doorbell providers github       how GitHub signs, where to click, what to write into doorbell.toml";
+
+/// Arguments of `doorbell providers`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct ProvidersArgs {
+    /// Everything about this one
+    name: Option<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+const COLUMNS: &[Column] = &[
+    Column::id("ID", "id"),
+    Column::text("NAME", "name"),
+    Column::text("SCHEME", "scheme"),
+    Column::text("KNOWN FROM", "confidence"),
+];
+
+/// Prints the list or one.
+///
+/// # Errors
+/// If there is no such provider.
+pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
+    let Some(name) = &args.name else {
+        let all: Vec<Value> = provider::presets().values().map(describe).collect();
+        if args.format.json {
+            all.iter().try_for_each(|p| cx.screen.line(p))?;
+        } else {
+            cx.screen.line(table::render(&cx.screen, COLUMNS, &all, cx.clock.now()))?;
+        }
+        return Ok(Exit::Ok);
+    };
+    let preset = provider::get(name).ok_or_else(|| unknown(name))?;
+    if args.format.json {
+        cx.screen.line(describe(preset))?;
+    } else {
+        cx.screen.line(show(cx, preset))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn unknown(name: &str) -> Fault {
+    let fault = Fault::new(format!("there is no provider `{}`", table::one_line(name)));
+    match provider::nearest(name) {
+        Some(near) => fault.advice(format!("Did you mean `{near}`? `doorbell providers` lists all.")),
+        None => fault.advice(
+            "`doorbell providers` lists all. For any other sender use `standard-webhooks`, `hmac` or `bearer`, or describe it in [sources.NAME.custom].",
+        ),
+    }
+}
+
+fn describe(preset: &Arc<Preset>) -> Value {
+    let docs = &preset.docs;
+    let seconds = |d: Option<std::time::Duration>| d.map(|d| d.as_secs());
+    json!({
+        "id": preset.id,
+        "name": preset.name,
+        "scheme": scheme(&preset.scheme),
+        "confidence": confidence(preset.confidence),
+        "proof": preset.credential().map(|place| place.to_string()),
+        "signed": preset.scheme.signed().map(|s| written(&s.template)),
+        "tolerance_s": preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| t.tolerance.as_secs()),
+        "event_id": texts(&preset.event.id),
+        "event_type": texts(&preset.event.event_type),
+        "max_body": preset.payload.max_body,
+        "setup": docs.setup,
+        "secret": docs.secret_name,
+        "url": docs.url,
+        "retries": docs.retry,
+        "retry_span_s": seconds(docs.retry_span),
+        "answer_within_s": seconds(docs.answer_within),
+        "notes": docs.notes,
+        "facts_from": preset.source,
+        "example": example(preset),
+    })
+}
+
+fn show(cx: &Context, preset: &Arc<Preset>) -> String {
+    let facts = describe(preset);
+    let docs = &preset.docs;
+    let mut card = Card::new(&cx.screen, cx.clock.now(), "", &preset.id, &preset.name);
+    card.row("set up", docs.setup.clone().unwrap_or_default());
+    card.row("secret", docs.secret_name.clone().unwrap_or_default());
+    card.members(&facts, &["url", "scheme", "proof", "signed"]);
+    if let Some(rule) = preset.scheme.signed().and_then(|s| s.timestamp.as_ref()) {
+        card.row("may be", format!("{} old or ahead", span_ms(rule.tolerance.as_millis())));
+    }
+    card.members(&facts, &["event_id", "event_type", "retries"]);
+    card.row("answer in", docs.answer_within.map(|d| span_ms(d.as_millis())).unwrap_or_default());
+    card.row("known from", confidence(preset.confidence).to_owned());
+    card.members(&facts, &["facts_from", "notes"]);
+    card.part("In doorbell.toml", example(preset).lines().map(str::to_owned).collect());
+    card.finish()
+}
+
+fn example(preset: &Preset) -> String {
+    let name = preset.id.split_once('-').map_or(preset.id.as_str(), |(first, _)| first);
+    let mut text = format!("[sources.{name}]\nkind = \"webhook\"\nprovider = \"{}\"\n", preset.id);
+    if preset.scheme != Scheme::None {
+        let variable = format!("{}_WEBHOOK_SECRET", name.to_ascii_uppercase());
+        text.push_str(&format!("secret = {{ env = \"{variable}\" }}\n"));
+    }
+    text.push_str(&format!("\n[triggers.{name}-events]\nsource = \"{name}\"\nagent = \"helper\"\n"));
+    text
+}
+
+fn confidence(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Sdk => "the sender's own code",
+        Confidence::Docs => "the sender's documentation",
+        Confidence::Secondary => "third parties",
+        Confidence::Own => "a general method",
+    }
+}
+
+fn scheme(scheme: &Scheme) -> String {
+    let hash = |h: Hash| match h {
+        Hash::Sha1 => "sha1",
+        Hash::Sha256 => "sha256",
+        Hash::Sha512 => "sha512",
+    };
+    match scheme {
+        Scheme::Signed(signed) => match signed.algorithm {
+            Algorithm::Hmac(h) => format!("hmac-{}", hash(h)),
+            Algorithm::Digest(h) => format!("{} over text and secret", hash(h)),
+            Algorithm::Ed25519 => "ed25519".to_owned(),
+        },
+        Scheme::Token { .. } => "token".to_owned(),
+        Scheme::Basic => "basic".to_owned(),
+        Scheme::None => "none: anybody may send".to_owned(),
+    }
+}
+
+fn texts(templates: &[Template]) -> Vec<String> {
+    templates.iter().map(written).collect()
+}
+
+/// A template as a preset's file writes it.
+fn written(template: &Template) -> String {
+    if let [Piece::At(place)] = template.pieces() {
+        return place.to_string();
+    }
+    let piece = |p: &Piece| match p {
+        Piece::Literal(text) => text.clone(),
+        Piece::Body => "{body}".into(),
+        Piece::Timestamp => "{ts}".into(),
+        Piece::Method => "{method}".into(),
+        Piece::Url => "{url}".into(),
+        Piece::Path => "{path}".into(),
+        Piece::Secret => "{secret}".into(),
+        Piece::At(place) => format!("{{{}}}", Place::to_string(place)),
+    };
+    template.pieces().iter().map(piece).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_provider_can_be_described_with_an_example_that_is_toml() {
+        for preset in provider::presets().values() {
+            let facts = describe(preset);
+            assert!(!facts["scheme"].as_str().unwrap().is_empty(), "{}", preset.id);
+            let example: toml::Table = example(preset).parse().unwrap();
+            assert_eq!(example["triggers"].as_table().unwrap().len(), 1, "{}", preset.id);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_provider_gets_the_nearest_name() {
+        let (text, exit) = super::super::fault::describe(&unknown("githb").into(), false);
+        assert!(text.contains("Did you mean `github`?"), "{text}");
+        assert_eq!(exit, Exit::Failed);
+    }
+}

@@ -1,0 +1,209 @@
+//! `doorbell send`: rings a trigger of a running server as its real sender would: same signature, same headers. Reads the
+//! sender's rule and the secret from the configuration, so it works only where that may be read.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use bytes::Bytes;
+use doorbell_core::provider::{Draft, sign};
+use doorbell_core::{Name, Secret};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::Value;
+use url::Url;
+
+use super::Context;
+use super::access::{Access, DEFAULT_CONFIG};
+use super::client::{Answer, Client, Delivery};
+use super::fault::{Exit, Fault};
+use super::list::Format;
+use super::samples;
+use super::screen::Tone;
+use crate::config::{Resolved, Sender};
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell send github-prs                                   a sample delivery of its provider
+  doorbell send github-prs --provider-event push --data push.json
+  jq '.number = 8' pr.json | doorbell send github-prs --data -
+  doorbell send github-prs --id 72d3162e-cc78-11e3-81ab-4c9367dc0958    twice: the second is a duplicate
+
+Exit code 0 if the server took it (any 2xx), else 1.";
+
+/// A delivery larger than the largest body that can be configured is refused by any server.
+const DATA_BYTES_MAX: u64 = 1 << 30;
+
+/// Arguments of `doorbell send`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct SendArgs {
+    /// The trigger to ring; a source's name rings all of its triggers
+    trigger: Name,
+    /// The event's type as the provider calls it, such as pull_request
+    #[arg(long, value_name = "TYPE")]
+    provider_event: Option<String>,
+    /// The body, from a file, or - for standard input [default: a sample]
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// One more header; wins over what the provider would set
+    #[arg(long, value_name = "K:V", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// The delivery's id [default: a fresh one]
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    #[command(flatten)]
+    format: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("write it as `Name: value`")?;
+    let name = name.trim().parse().map_err(|_| format!("`{}` is not a header's name", name.trim()))?;
+    let value = value.trim().parse().map_err(|_| "the value holds characters that no header may".to_owned())?;
+    Ok((name, value))
+}
+
+/// Signs and sends; prints the answer.
+///
+/// # Errors
+/// If the trigger is unknown, the body cannot be read or signed, or the server is not reachable.
+pub(super) async fn run(args: SendArgs, cx: &Context) -> Result<Exit> {
+    let config = args.access.config_file().unwrap_or_else(|| DEFAULT_CONFIG.into());
+    let resolved = super::resolved(&config, cx).await?;
+    let sender = find(&resolved, &args.trigger)?;
+    let client = args.access.client(&cx.env)?;
+    let id = args.id.clone().unwrap_or_else(|| fresh_id(cx));
+    let (body, event_type) = match &args.data {
+        Some(file) => (given(cx, file, &args, sender)?, args.provider_event.clone().unwrap_or_default()),
+        None => {
+            let sample = samples::of(&sender.preset, args.provider_event.as_deref(), &id);
+            (Bytes::from(sample.body.to_string()), sample.event_type)
+        }
+    };
+    let headers: HeaderMap = args.header.iter().cloned().collect();
+    let letter = Letter { id: &id, event_type: &event_type, headers, body };
+    let public = resolved.server.public_url.as_deref();
+    let answer = client.ring(sealed(&client, sender, public, letter, cx)?).await?;
+    print(cx, &args, sender, &answer)
+}
+
+/// What is to be sent, before it is signed.
+pub(super) struct Letter<'l> {
+    /// The delivery's id.
+    pub id: &'l str,
+    /// The event's type.
+    pub event_type: &'l str,
+    /// Headers that win over the sender's.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The letter with the sender's signature and address on it.
+///
+/// # Errors
+/// If it cannot be signed.
+pub(super) fn sealed(
+    client: &Client,
+    sender: &Sender,
+    public: Option<&str>,
+    letter: Letter<'_>,
+    cx: &Context,
+) -> Result<Delivery> {
+    let target = format!("{}{}", client.base(), sender.path);
+    let mut url = Url::parse(&target).map_err(|e| Fault::new(format!("`{target}` is not an address")).cause(e))?;
+    let known_as = public.map(|base| format!("{}{}", base.trim_end_matches('/'), sender.path));
+    let secret = sender.secret.clone().unwrap_or_else(|| Secret::new(""));
+    let draft = Draft {
+        method: &Method::POST,
+        url: known_as.as_deref(),
+        id: letter.id,
+        event_type: letter.event_type,
+        headers: letter.headers,
+        body: &letter.body,
+    };
+    let parts = sign(&sender.preset, &secret, draft, cx.clock.now())
+        .map_err(|e| Fault::new(format!("cannot sign as {}", sender.preset.name)).cause(e))?;
+    if let Some((name, value)) = &parts.query {
+        url.query_pairs_mut().append_pair(name, value);
+    }
+    Ok(Delivery { method: Method::POST, url, headers: parts.headers, body: letter.body })
+}
+
+/// A delivery id that nobody used before.
+pub(super) fn fresh_id(cx: &Context) -> String {
+    format!("doorbell-{:016x}", cx.clock.random())
+}
+
+fn find<'r>(resolved: &'r Resolved, name: &Name) -> Result<&'r Sender> {
+    let by_trigger = resolved.senders.values().find(|s| s.triggers.contains(name));
+    if let Some(sender) = by_trigger.or_else(|| resolved.senders.get(name)) {
+        return Ok(sender);
+    }
+    let mut known: Vec<&str> = resolved.senders.values().flat_map(|s| &s.triggers).map(Name::as_str).collect();
+    known.sort_unstable();
+    let fault = Fault::usage(format!("there is no trigger `{name}` with a webhook in the configuration"));
+    Err(match known.is_empty() {
+        true => fault.advice("Add a [triggers.NAME] table with a `provider` to doorbell.toml."),
+        false => fault.advice(format!("There are: {}.", known.join(", "))),
+    }
+    .into())
+}
+
+/// The body that the user gave, with the id in it if one was asked for and this sender puts it there.
+fn given(cx: &Context, file: &Path, args: &SendArgs, sender: &Sender) -> Result<Bytes> {
+    let body = read(file)?;
+    let Ok(mut json) = serde_json::from_slice::<Value>(&body) else { return Ok(body.into()) };
+    let labels = &sender.preset.event;
+    let id_put = args.id.as_ref().is_some_and(|id| samples::put_label(&mut json, &labels.id, id));
+    let type_put = args.provider_event.as_ref().is_some_and(|t| samples::put_label(&mut json, &labels.event_type, t));
+    if id_put || type_put {
+        cx.screen.remark(format!("{} has it in its body: the body was changed before signing.", sender.preset.name));
+        return Ok(json.to_string().into());
+    }
+    Ok(body.into())
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let result = if file == Path::new("-") {
+        std::io::stdin().lock().take(DATA_BYTES_MAX + 1).read_to_end(&mut body)
+    } else {
+        std::fs::File::open(file).and_then(|f| f.take(DATA_BYTES_MAX + 1).read_to_end(&mut body))
+    };
+    result.map_err(|e| Fault::usage(format!("cannot read {}", file.display())).cause(e))?;
+    if body.len() as u64 > DATA_BYTES_MAX {
+        return Err(Fault::usage(format!("{} is longer than 1 GiB", file.display())).into());
+    }
+    Ok(body)
+}
+
+fn print(cx: &Context, args: &SendArgs, sender: &Sender, answer: &Answer) -> Result<Exit> {
+    let taken = answer.status.is_success();
+    let body = String::from_utf8_lossy(&answer.body);
+    if args.format.json {
+        cx.screen.line(body.trim_end())?;
+    } else {
+        let tone = if taken { Tone::Good } else { Tone::Bad };
+        cx.screen.line(cx.screen.paint(tone, &answer.status.to_string()))?;
+        cx.screen.line(super::table::harmless(body.trim_end()))?;
+        if !taken {
+            let source = &sender.source;
+            cx.screen.remark(format!("Why: doorbell decisions --source {source}, then doorbell decisions show dec_…"));
+        }
+    }
+    Ok(if taken { Exit::Ok } else { Exit::Failed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_is_a_name_and_a_value() {
+        let (name, value) = header("X-Test:  a:b ").unwrap();
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-test", "a:b"));
+        assert!(header("nothing").is_err() && header("a b: c").is_err());
+    }
+}

@@ -1,0 +1,197 @@
+//! `doorbell serve`: the server, from the first line of the configuration to the last signal.
+
+use std::ffi::OsString;
+use std::future::pending;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use doorbell_core::Clock;
+use doorbell_core::ports::StoreError;
+use tokio_util::sync::CancellationToken;
+
+use super::Env;
+use super::screen::Screen;
+use crate::app::telemetry::{self, LogFormat};
+use crate::app::{App, Plan, Signal, Signals, TokenPlace, Watcher};
+use crate::config::{self, Disk, Fault, Input, Purpose, Resolved, Severity, World};
+
+/// The file that is taken when none is named.
+const DEFAULT_CONFIG: &str = "doorbell.toml";
+
+/// Arguments of `doorbell serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    pub(crate) config: PathBuf,
+    /// Only accept events, run nothing (needs PostgreSQL, which comes in a later version)
+    #[arg(long, conflicts_with = "work_only")]
+    pub(crate) accept_only: bool,
+    /// Only run agents, accept nothing (needs PostgreSQL, which comes in a later version)
+    #[arg(long)]
+    pub(crate) work_only: bool,
+    /// How logs are written, on standard error
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// Serves until a signal or a failure ends it.
+///
+/// # Errors
+/// If it cannot start, or the store failed for good.
+pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
+    for (flag, given) in [("--accept-only", args.accept_only), ("--work-only", args.work_only)] {
+        if given {
+            bail!(
+                "{flag} splits the work between processes, which needs PostgreSQL; that comes in a later version. Leave it out"
+            );
+        }
+    }
+    telemetry::logs(env.get("DOORBELL_LOG").map(String::as_str), args.log_format)?;
+    let screen = Screen::new(&env);
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let world = world(env)?;
+    let resolved = match load(&args.config, &world, Purpose::Serve).await? {
+        Ok(resolved) => resolved,
+        Err(faults) => bail!("{}\n\nthe configuration is wrong: nothing was started", told(&faults)),
+    };
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
+    let watcher = Watcher::new(watched(&args.config, &resolved));
+    let grace = resolved.server.shutdown_grace;
+    let app = App::start(Plan { resolved, clock: world.clock.clone(), metrics: telemetry::metrics() }).await?;
+    // A reader that went away is no reason to stop serving.
+    let _ = screen.line(greeting(&app));
+    let (hurry, end) = attend(&app, &args.config, &world, (signals, watcher)).await;
+    app.stop(grace, hurry).await;
+    match end {
+        End::Asked => Ok(ExitCode::SUCCESS),
+        End::Failed(error) => {
+            bail!("the store failed for good: {error}. Look at the disk, then start again; what was accepted is on it")
+        }
+    }
+}
+
+/// Everything outside, from the environment as it was when the process started.
+fn world(env: Env) -> Result<World> {
+    let env = env.into_iter().map(|(k, v)| (OsString::from(k), OsString::from(v))).collect();
+    let fetch = doorbell_net::Client::new().context("cannot make the HTTP client")?;
+    Ok(World { env: Arc::new(env), files: Arc::new(Disk), fetch: Arc::new(fetch), clock: Clock::system() })
+}
+
+/// Why serving ended.
+enum End {
+    Asked,
+    Failed(StoreError),
+}
+
+/// Goes from one happening to the next until it has to end. The token asks to end at once; it is cancelled by the second
+/// signal.
+async fn attend(app: &App, file: &Path, world: &World, ears: (Signals, Watcher)) -> (CancellationToken, End) {
+    let (mut signals, mut watcher) = ears;
+    let hurry = CancellationToken::new();
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => reload(app, file, world, &mut watcher, Cause::Signal).await,
+                Signal::Stop => break,
+            },
+            () = watcher.changed() => reload(app, file, world, &mut watcher, Cause::Change).await,
+            error = app.failed() => {
+                hurry.cancel();
+                return (hurry, End::Failed(error));
+            }
+        }
+    }
+    let ask = hurry.clone();
+    tokio::spawn(async move {
+        loop {
+            if signals.next().await == Signal::Stop {
+                tracing::info!("Asked a second time: closing at once");
+                ask.cancel();
+                pending::<()>().await;
+            }
+        }
+    });
+    (hurry, End::Asked)
+}
+
+/// Why the configuration is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// Somebody asked for it.
+    Signal,
+    /// A file is not what it was; whoever writes it may be in the middle of it.
+    Change,
+}
+
+async fn reload(app: &App, file: &Path, world: &World, watcher: &mut Watcher, cause: Cause) {
+    match load(file, world, Purpose::Serve).await {
+        Ok(Ok(resolved)) if cause == Cause::Change && app.would_close(&resolved) => {
+            app.refuse_config(&[no_source(file)]);
+        }
+        Ok(Ok(resolved)) => {
+            watcher.set(watched(file, &resolved));
+            app.take_config(resolved);
+        }
+        Ok(Err(faults)) => app.refuse_config(&faults),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "The configuration cannot be read, so the old one stays");
+            app.status().set_reload_fault(Some(format!("{error:#}")));
+        }
+    }
+}
+
+/// Why a file without any source is not taken by itself: emptied or half written, it is good TOML too.
+fn no_source(file: &Path) -> Fault {
+    let problem = "the file names no source; send SIGHUP if that is meant";
+    Fault::whole_file(Severity::Error, file.display().to_string(), problem)
+}
+
+fn watched(file: &Path, resolved: &Resolved) -> Vec<PathBuf> {
+    std::iter::once(file.to_path_buf()).chain(resolved.reads.iter().cloned()).collect()
+}
+
+/// Reads and resolves a file, off the runtime: compiling expressions takes milliseconds each.
+pub(super) async fn load(file: &Path, world: &World, purpose: Purpose) -> Result<Result<Resolved, Vec<Fault>>> {
+    let (file, world) = (file.to_path_buf(), world.clone());
+    let read = move || {
+        let (text, _) = config::read_text(&file, config::CONFIG_BYTES_MAX).with_context(|| {
+            format!("cannot read {}; `doorbell init` writes one, and -c names another", file.display())
+        })?;
+        let base = file.parent().unwrap_or(Path::new("")).to_path_buf();
+        let base = std::path::absolute(&base).or_else(|_| std::path::absolute(".")).unwrap_or(base);
+        let name = file.display().to_string();
+        Ok(config::resolve(Input { text: &text, file: &name, base: &base, purpose }, &world))
+    };
+    tokio::task::spawn_blocking(read).await.context("reading the configuration broke off")?
+}
+
+pub(super) fn told(faults: &[Fault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What a person wants to know once it runs.
+fn greeting(app: &App) -> String {
+    let url = app.url();
+    let catalog = app.house().catalog();
+    let mut lines = vec![format!("Doorbell listens on {url} ({})", app.addr())];
+    for source in catalog.sources.values() {
+        if let Some(webhook) = source.webhook() {
+            let triggers: Vec<&str> = source.triggers.iter().map(|t| t.name.as_str()).collect();
+            let to = if triggers.is_empty() { "no trigger".to_owned() } else { triggers.join(", ") };
+            lines.push(format!("  webhook  {url}{}  ({} -> {to})", webhook.path, webhook.preset.name));
+        }
+    }
+    lines.push(format!("  API      {url}/api/v1  (described at {url}/docs)"));
+    lines.push(format!("  health   {url}/health, {url}/ready, {url}/metrics"));
+    lines.push(match app.token_place() {
+        TokenPlace::Given => "  token    the admin token of the configuration".to_owned(),
+        TokenPlace::File(path) => format!("  token    in {}", path.display()),
+        TokenPlace::Made(path) => format!("  token    in {} (made just now, mode 0600)", path.display()),
+    });
+    lines.join("\n")
+}

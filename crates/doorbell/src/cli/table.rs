@@ -1,0 +1,257 @@
+//! Tables of the API's items: a listing says which members it shows and how, this file lays them out. On a terminal the
+//! table fits its width and no row takes more than one line, but ids are never cut; piped, it is as wide as it needs.
+
+use std::fmt::Write as _;
+
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, TableStyle};
+use doorbell_core::Timestamp;
+use serde_json::Value;
+
+use super::screen::{Screen, Tone, age, span_ms};
+
+/// One column: its heading, the member it shows (a JSON pointer without the first slash), and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Column {
+    head: &'static str,
+    member: &'static str,
+    form: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Id,
+    Word,
+    Text,
+    Age,
+    Span,
+    Switch { off: &'static str, on: &'static str },
+}
+
+impl Column {
+    /// Shown whole, whatever the width.
+    pub(super) const fn id(head: &'static str, member: &'static str) -> Self {
+        Self { head, member, form: Form::Id }
+    }
+
+    /// A state or kind, in its colour.
+    pub(super) const fn word(head: &'static str, member: &'static str) -> Self {
+        Self { head, member, form: Form::Word }
+    }
+
+    /// Cut where the terminal is too narrow.
+    pub(super) const fn text(head: &'static str, member: &'static str) -> Self {
+        Self { head, member, form: Form::Text }
+    }
+
+    /// A time, as seen from now.
+    pub(super) const fn age(head: &'static str, member: &'static str) -> Self {
+        Self { head, member, form: Form::Age }
+    }
+
+    /// How long it took from `started_at` to the given member, or until now while that is missing.
+    pub(super) const fn span(head: &'static str, member: &'static str) -> Self {
+        Self { head, member, form: Form::Span }
+    }
+
+    /// A yes or no in words.
+    pub(super) const fn switch(head: &'static str, member: &'static str, off: &'static str, on: &'static str) -> Self {
+        Self { head, member, form: Form::Switch { off, on } }
+    }
+
+    /// The cell's text for an item; empty if the member is missing.
+    fn text_of(&self, item: &Value, now: Timestamp) -> String {
+        let value = member(item, self.member);
+        match self.form {
+            Form::Id | Form::Word | Form::Text => value.map(plain).unwrap_or_default(),
+            Form::Age => value.and_then(time).map(|at| age(at, now)).unwrap_or_default(),
+            Form::Span => {
+                let Some(start) = member(item, "started_at").and_then(time) else { return String::new() };
+                let end = value.and_then(time).unwrap_or(now);
+                span_ms(end.since(start).as_millis())
+            }
+            Form::Switch { off, on } => match value.and_then(Value::as_bool) {
+                Some(true) => on.to_owned(),
+                Some(false) => off.to_owned(),
+                None => String::new(),
+            },
+        }
+    }
+}
+
+/// The member at `path` (`run/id`), unless it is null.
+pub(super) fn member<'v>(item: &'v Value, path: &str) -> Option<&'v Value> {
+    path.split('/').try_fold(item, |value, step| value.get(step)).filter(|v| !v.is_null())
+}
+
+/// A member as text; empty if there is none.
+pub(super) fn text(item: &Value, path: &str) -> String {
+    member(item, path).map(plain).unwrap_or_default()
+}
+
+/// A value for people, on one line and without control characters: what it holds may come from a sender.
+pub(super) fn plain(value: &Value) -> String {
+    let text = match value {
+        Value::String(s) => s.clone(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    one_line(&text)
+}
+
+/// `text` with every control character as a blank, so that it can neither break a line nor steer the terminal, and with
+/// what is not seen made visible.
+pub(super) fn one_line(text: &str) -> String {
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    escaped(&plain)
+}
+
+/// `text` without control characters but line feeds and tabs, and with what is not seen made visible: an agent's words,
+/// which must neither steer the terminal nor look like others than they are.
+pub(super) fn harmless(text: &str) -> String {
+    let plain: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+    escaped(&plain)
+}
+
+/// `text` with C1 control characters and what a person does not see (zero-width, bidirectional, tags) as `\u202e`, the
+/// escape of JSON, so that JSON stays the same JSON. Line feeds and tabs stay.
+pub(super) fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(shown, "\\u{unit:04x}");
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Delete and C1; format characters of Unicode 16 (category Cf) that have no ink; fillers and blanks; line ends that are
+/// no line feed; variation selectors are left out, since emoji are written with them.
+fn is_hidden(c: char) -> bool {
+    matches!(u32::from(c),
+        0x7f..=0x9f | 0xad | 0x34f | 0x61c | 0x115f | 0x1160 | 0x17b4 | 0x17b5 | 0x180e | 0x200b..=0x200f
+        | 0x2028..=0x202e | 0x2060..=0x206f | 0x2800 | 0x3164 | 0xfeff | 0xffa0 | 0xfff0..=0xfffb
+        | 0x13430..=0x1343f | 0x1bca0..=0x1bca3 | 0x1d173..=0x1d17a | 0xe0000..=0xe0fff)
+}
+
+fn time(value: &Value) -> Option<Timestamp> {
+    value.as_str().and_then(Timestamp::parse)
+}
+
+/// Lays `items` out.
+pub(super) fn render(screen: &Screen, columns: &[Column], items: &[Value], now: Timestamp) -> String {
+    let mut table = frame(screen);
+    // A column that no item fills would only take room.
+    let columns: Vec<&Column> =
+        columns.iter().filter(|c| items.iter().any(|item| !c.text_of(item, now).is_empty())).collect();
+    table.set_header(columns.iter().map(|c| Cell::new(c.head).add_attribute(Attribute::Bold)));
+    for item in items {
+        let mut row = Row::new();
+        for column in &columns {
+            let text = column.text_of(item, now);
+            let tone = if column.form == Form::Id { Tone::Plain } else { tone_of(column, &text) };
+            row.add_cell(cell(&text, tone));
+        }
+        row.max_height(1);
+        table.add_row(row);
+    }
+    settle(&mut table, |i| columns.get(i).is_some_and(|column| column.form != Form::Text))
+}
+
+/// The table's text. The columns that `whole` names are never cut.
+pub(super) fn settle(table: &mut Table, whole: impl Fn(usize) -> bool) -> String {
+    for (i, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if whole(i) {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table.trim_fmt()
+}
+
+fn tone_of(column: &Column, text: &str) -> Tone {
+    match column.form {
+        Form::Word | Form::Switch { .. } => Tone::of(text),
+        Form::Age => Tone::Quiet,
+        _ => Tone::Plain,
+    }
+}
+
+/// A cell in the colour of its tone.
+pub(super) fn cell(text: &str, tone: Tone) -> Cell {
+    let cell = Cell::new(text);
+    match tone {
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Bad => cell.fg(Color::Red),
+        Tone::Active => cell.fg(Color::Cyan),
+        Tone::Waiting => cell.fg(Color::Yellow),
+        Tone::Quiet => cell.add_attribute(Attribute::Dim),
+        Tone::Strong => cell.add_attribute(Attribute::Bold),
+        Tone::Plain => cell,
+    }
+}
+
+/// An empty table without lines, as wide as the terminal at most.
+pub(super) fn frame(screen: &Screen) -> Table {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_truncation_indicator("…");
+    match screen.width() {
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    if screen.colour() {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const COLUMNS: &[Column] = &[
+        Column::id("ID", "id"),
+        Column::word("STATE", "state"),
+        Column::text("TITLE", "title"),
+        Column::span("TOOK", "finished_at"),
+        Column::age("MADE", "created_at"),
+        Column::text("ERROR", "error"),
+    ];
+
+    #[test]
+    fn a_table_shows_what_its_items_have() {
+        let now = Timestamp::parse("2026-01-01T00:01:00Z").unwrap();
+        let items = [
+            json!({"id": "run_1", "state": "succeeded", "title": "PR 7", "created_at": "2026-01-01T00:00:00Z",
+                   "started_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:02.500Z"}),
+            json!({"id": "run_2", "state": "queued", "title": "PR 8", "created_at": "2026-01-01T00:00:57Z"}),
+        ];
+        let shown = render(&Screen::plain(), COLUMNS, &items, now);
+        let shown: Vec<String> = shown.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        assert_eq!(
+            shown,
+            ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3.0s ago"]
+        );
+    }
+
+    #[test]
+    fn what_a_sender_wrote_cannot_steer_the_terminal() {
+        let now = Timestamp::default();
+        let items = [json!({"id": "run_1", "title": "a\u{1b}[2Jb\nc"})];
+        let shown = render(&Screen::plain(), COLUMNS, &items, now);
+        assert!(!shown.contains('\u{1b}'));
+        assert_eq!(shown.lines().count(), 2);
+        assert_eq!(harmless("a\u{1b}[2J\nb\r\tc"), "a[2J\nb\tc");
+        assert_eq!(harmless("a\u{202e}b\u{9b}c"), "a\\u202ebc");
+        assert_eq!(one_line("a\u{200b}\u{e0041}\u{85}b ä😀"), "a\\u200b\\udb40\\udc41 b ä😀");
+    }
+}

@@ -1,0 +1,163 @@
+//! What is wrong with a configuration: one [`Fault`] a problem, with its place, what it is and what to do about it.
+//!
+//! Faults are collected, never returned one by one: a person who edits a file wants the whole list (`docs/config.md`).
+//! A fault never carries a secret's value.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::Serialize;
+
+/// Whether the file can be used in spite of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file is not taken.
+    Error,
+    /// It is taken, but somebody should look.
+    Warning,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, as it was named.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column in characters, from 1.
+    pub column: usize,
+    /// Which key, such as `agents.reviewer.timeout`; empty for the file as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub advice: String,
+}
+
+impl Fault {
+    /// Of the file as a whole: it stands at its beginning.
+    pub fn whole_file(severity: Severity, file: String, problem: impl Into<String>) -> Self {
+        let (key, advice) = (String::new(), String::new());
+        Self { severity, file, line: 1, column: 1, key, problem: problem.into(), advice }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{}:{}:{}: {word}: ", self.file, self.line, self.column)?;
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        write!(f, "{}", self.problem)?;
+        if !self.advice.is_empty() {
+            write!(f, "\n    {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+/// Collects the faults of one file.
+#[derive(Debug)]
+pub(super) struct Report<'t> {
+    text: &'t str,
+    file: &'t str,
+    found: RefCell<Vec<(usize, Fault)>>,
+}
+
+impl<'t> Report<'t> {
+    pub(super) fn new(text: &'t str, file: &'t str) -> Self {
+        Self { text, file, found: RefCell::default() }
+    }
+
+    /// The file's own text.
+    pub(super) fn text(&self) -> &'t str {
+        self.text
+    }
+
+    /// Notes an error at byte `offset`.
+    pub(super) fn error(&self, offset: usize, key: &str, problem: impl Into<String>, advice: impl Into<String>) {
+        self.note(Severity::Error, offset, key, (problem.into(), advice.into()));
+    }
+
+    /// Notes a warning at byte `offset`.
+    pub(super) fn warning(&self, offset: usize, key: &str, problem: impl Into<String>, advice: impl Into<String>) {
+        self.note(Severity::Warning, offset, key, (problem.into(), advice.into()));
+    }
+
+    fn note(&self, severity: Severity, offset: usize, key: &str, (problem, advice): (String, String)) {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let line = 1 + before.matches('\n').count();
+        let column = 1 + before.rsplit('\n').next().map_or(0, |l| l.chars().count());
+        let fault = Fault { severity, file: self.file.to_owned(), line, column, key: key.to_owned(), problem, advice };
+        self.found.borrow_mut().push((offset, fault));
+    }
+
+    /// Whether any error was noted.
+    pub(super) fn has_errors(&self) -> bool {
+        self.found.borrow().iter().any(|(_, f)| f.severity == Severity::Error)
+    }
+
+    /// All of them, in the order of the file, each once.
+    pub(super) fn into_faults(self) -> Vec<Fault> {
+        let mut found = self.found.into_inner();
+        found.sort_by_key(|(offset, _)| *offset);
+        let mut faults: Vec<Fault> = found.into_iter().map(|(_, fault)| fault).collect();
+        faults.dedup();
+        faults
+    }
+}
+
+/// The known word nearest to `word`, if one is near enough to be a slip of the hand.
+pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), k))
+        .filter(|(distance, k)| *distance <= 1 + k.len().max(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}
+
+/// `did you mean …?`, or which words there are.
+pub(super) fn suggest<'k>(word: &str, known: impl IntoIterator<Item = &'k str> + Clone) -> String {
+    match nearest(word, known.clone()) {
+        Some(near) => format!("Did you mean `{near}`?"),
+        None => {
+            let all: Vec<&str> = known.into_iter().collect();
+            if all.is_empty() { String::new() } else { format!("Known: {}.", all.join(", ")) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_stands_at_its_line_and_character() {
+        let report = Report::new("a = 1\nä = 2\n", "f.toml");
+        report.error("a = 1\nä = ".len(), "ä", "wrong", "");
+        report.error(9999, "", "past the end", "");
+        let faults = report.into_faults();
+        assert_eq!((faults[0].line, faults[0].column), (2, 5));
+        assert_eq!((faults[1].line, faults[1].column), (3, 1));
+    }
+
+    #[test]
+    fn a_slip_of_the_hand_is_known_and_another_word_is_not() {
+        let known = ["timeout", "concurrency", "command"];
+        assert_eq!(nearest("timout", known), Some("timeout"));
+        assert_eq!(nearest("concurency", known), Some("concurrency"));
+        assert_eq!(nearest("colour", known), None);
+    }
+}

@@ -1,0 +1,113 @@
+//! How a webhook's sender is checked: a built-in provider, a general method (`auth`), or one of the file's own (`custom`).
+//! Exactly one of them, and never by silence none.
+
+use std::sync::Arc;
+
+use doorbell_core::provider::{self, Preset, Scheme};
+
+use super::Cx;
+use super::fault::suggest;
+use super::section::At;
+use super::sources::Given;
+use super::values::{Auth, Custom};
+use super::written::SourceTable;
+
+/// Built-in presets that are general methods: reached by `auth`, so that none of them is chosen by a slip.
+const METHODS: &[&str] = &["api-key", "basic", "bearer", "hmac", "none"];
+
+pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
+    let table = given.table;
+    let preset = match (&table.provider, &table.auth, &table.custom) {
+        (Some(name), None, None) => built_in(name, given, cx)?,
+        (None, Some(auth), None) => method(auth, given, cx)?,
+        (None, None, Some(custom)) => Arc::new(own(custom, given, cx)?),
+        (None, None, None) => {
+            let problem = "nothing says how the sender is verified";
+            let advice = "Add provider = \"…\" (see `doorbell providers`) or auth = \"hmac\", \"bearer\", \"basic\" or \"api-key\", with a secret.";
+            cx.report.error(given.name.offset, &given.key, problem, advice);
+            return None;
+        }
+        (_, auth, custom) => {
+            let second = auth.as_ref().map(|a| a.offset).or(custom.as_ref().map(|c| c.offset));
+            let problem = "`provider`, `auth` and `custom` do not go together";
+            cx.report.error(second.unwrap_or(given.name.offset), &given.key, problem, "Keep one of them.");
+            return None;
+        }
+    };
+    if matches!(preset.scheme, Scheme::None) {
+        let offset = table.auth.as_ref().map_or(given.name.offset, |a| a.offset);
+        let problem = "this way in takes events from anybody who can reach it";
+        cx.report.warning(offset, &given.key, problem, "Use a provider or another `auth` if the sender can sign.");
+    }
+    set(preset, given, cx)
+}
+
+fn built_in(name: &At<String>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
+    let key = format!("{}.provider", given.key);
+    let word = name.value.as_str();
+    if METHODS.contains(&word) {
+        let problem = format!("`{word}` is a method, not a provider");
+        cx.report.error(name.offset, &key, problem, format!("Write auth = \"{word}\" instead."));
+        return None;
+    }
+    let found = provider::get(word);
+    if found.is_none() {
+        let known = provider::presets().keys().map(String::as_str).filter(|id| !METHODS.contains(id));
+        cx.report.error(name.offset, &key, format!("there is no provider `{word:.80}`"), suggest(word, known));
+    }
+    found.cloned()
+}
+
+fn method(auth: &At<Auth>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
+    let found = provider::get(auth.value.as_str());
+    if found.is_none() {
+        let problem = format!("auth = \"{}\" is not in this build", auth.value.as_str());
+        cx.report.error(auth.offset, &format!("{}.auth", given.key), problem, "");
+    }
+    found.cloned()
+}
+
+/// A preset in the file itself. It is parsed by the reader of the built-in ones, so its text is written anew; the
+/// faults then stand at the table's beginning and name the key.
+fn own(custom: &At<Custom>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Preset> {
+    let mut table = custom.value.0.clone();
+    for key in ["id", "name"] {
+        table.entry(key).or_insert_with(|| toml::Value::from(given.name.value.as_str()));
+    }
+    let key = format!("{}.custom", given.key);
+    let text = toml::to_string(&table).map_err(|e| cx.report.error(custom.offset, &key, e.to_string(), "")).ok()?;
+    let parsed = Preset::parse(&text, "custom");
+    parsed.map_err(|faults| faults.iter().for_each(|f| cx.report.error(custom.offset, &key, &f.message, ""))).ok()
+}
+
+/// Applies the source's own header, prefix and so on.
+fn set(preset: Arc<Preset>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
+    let settings = settings(given.table);
+    if settings.is_empty() {
+        return Some(preset);
+    }
+    let mut changed = Some((*preset).clone());
+    for (key, at) in settings {
+        let set = changed.as_ref().unwrap_or(&preset).with_settings(&[(key, &at.value)]);
+        match set {
+            Ok(next) => changed = changed.map(|_| next),
+            Err(faults) => {
+                changed = None;
+                faults.iter().for_each(|f| cx.report.error(at.offset, &format!("{}.{key}", given.key), f, ""));
+            }
+        }
+    }
+    changed.map(Arc::new)
+}
+
+fn settings(table: &SourceTable) -> Vec<(&'static str, &At<String>)> {
+    let all = [
+        ("header", &table.header),
+        ("prefix", &table.prefix),
+        ("encoding", &table.encoding),
+        ("hash", &table.hash),
+        ("id_header", &table.id_header),
+        ("type_header", &table.type_header),
+    ];
+    all.into_iter().filter_map(|(key, at)| at.as_ref().map(|at| (key, at))).collect()
+}

@@ -1,0 +1,263 @@
+//! `[server]`, `[store]` and `[retention]`: defaults, and what the environment says over them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use doorbell_core::Secret;
+use doorbell_core::ports::Retention;
+use ipnet::IpNet;
+
+use super::Cx;
+use super::secrets::Secrets;
+use super::section::At;
+use super::values::{Lasting, SecretAt};
+use super::written::{RetentionTable, ServerTable, StoreTable};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A shorter admin token may be guessed.
+pub(crate) const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+
+/// Where to listen, and the limits there.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// The address; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The URL others know this server by, without a slash at its end.
+    pub public_url: Option<String>,
+    /// Where the store, the admin token and the lock are.
+    pub data_dir: PathBuf,
+    /// The longest body, in bytes, where a source says nothing else.
+    pub max_body: usize,
+    /// Who may say who the real sender is.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Opens the API; none: `data_dir/admin.token`.
+    pub admin_token: Option<Secret>,
+    /// Serves HTTPS.
+    pub tls: Option<TlsFiles>,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// For a request's head.
+    pub header_timeout: Duration,
+    /// For a request's body.
+    pub body_timeout: Duration,
+    /// Between requests.
+    pub idle_timeout: Duration,
+    /// How long a soft stop waits.
+    pub shutdown_grace: Duration,
+}
+
+/// Where certificate and key are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The chain, PEM.
+    pub cert: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Where everything is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreAt {
+    /// One file, one process.
+    Sqlite(PathBuf),
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            public_url: None,
+            data_dir: PathBuf::from("doorbell-data"),
+            max_body: 1 << 20,
+            trusted_proxies: Vec::new(),
+            admin_token: None,
+            tls: None,
+            max_connections: 10_000,
+            header_timeout: 10 * SECOND,
+            body_timeout: 60 * SECOND,
+            idle_timeout: 75 * SECOND,
+            shutdown_grace: 30 * SECOND,
+        }
+    }
+}
+
+pub(super) fn server(written: &ServerTable, cx: &Cx<'_>) -> ServerSettings {
+    let default = ServerSettings::default();
+    if let Some(at) = written.ready_includes_breakers.as_ref().filter(|at| at.value) {
+        let problem = "breakers come in a later version, so `/ready` cannot mind them";
+        cx.report.error(at.offset, "server.ready_includes_breakers", problem, "Leave it out until then.");
+    }
+    let data_dir = match cx.world.var("DOORBELL_DATA_DIR") {
+        // From the environment: relative to where the program was started, as everywhere on a command line.
+        Some(dir) => PathBuf::from(dir),
+        None => cx.path(written.data_dir.as_ref().map_or("doorbell-data", |d| &d.value)),
+    };
+    ServerSettings {
+        listen: listen(written, cx).unwrap_or(default.listen),
+        public_url: public_url(written, cx),
+        data_dir,
+        max_body: max_body(written, cx).unwrap_or(default.max_body),
+        trusted_proxies: written.trusted_proxies.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
+        admin_token: admin_token(written, cx),
+        tls: tls(written, cx),
+        max_connections: above_zero(&written.max_connections, "server.max_connections", cx)
+            .map_or(default.max_connections, |n| n as usize),
+        header_timeout: timeout(&written.header_timeout, "server.header_timeout", cx).unwrap_or(default.header_timeout),
+        body_timeout: timeout(&written.body_timeout, "server.body_timeout", cx).unwrap_or(default.body_timeout),
+        idle_timeout: timeout(&written.idle_timeout, "server.idle_timeout", cx).unwrap_or(default.idle_timeout),
+        shutdown_grace: written.shutdown_grace.as_ref().map_or(default.shutdown_grace, |g| g.value.0),
+    }
+}
+
+/// A duration that must not be zero.
+pub(super) fn timeout(at: &Option<At<Lasting>>, key: &str, cx: &Cx<'_>) -> Option<Duration> {
+    let at = at.as_ref()?;
+    if at.value.0.is_zero() {
+        cx.report.error(at.offset, key, "this must be longer than nothing", "");
+        return None;
+    }
+    Some(at.value.0)
+}
+
+/// A number that must not be zero.
+pub(super) fn above_zero(at: &Option<At<u32>>, key: &str, cx: &Cx<'_>) -> Option<u32> {
+    let at = at.as_ref()?;
+    if at.value == 0 {
+        cx.report.error(at.offset, key, "this must be at least 1", "");
+        return None;
+    }
+    Some(at.value)
+}
+
+fn listen(written: &ServerTable, cx: &Cx<'_>) -> Option<SocketAddr> {
+    let (text, offset, place) = match (cx.world.var("DOORBELL_LISTEN"), &written.listen) {
+        (Some(text), _) => (text, 0, "DOORBELL_LISTEN"),
+        (None, Some(at)) => (at.value.as_str(), at.offset, "server.listen"),
+        (None, None) => return None,
+    };
+    let parsed = text.parse();
+    if parsed.is_err() {
+        let problem = format!("`{text:.80}` is not an address with a port");
+        cx.report.error(
+            offset,
+            place,
+            problem,
+            "Write for example \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::]:8080\".",
+        );
+    }
+    parsed.ok()
+}
+
+fn public_url(written: &ServerTable, cx: &Cx<'_>) -> Option<String> {
+    let (text, offset, place) = match (cx.world.var("DOORBELL_PUBLIC_URL"), &written.public_url) {
+        (Some(text), _) => (text, 0, "DOORBELL_PUBLIC_URL"),
+        (None, Some(at)) => (at.value.as_str(), at.offset, "server.public_url"),
+        (None, None) => return None,
+    };
+    let good = url::Url::parse(text).is_ok_and(|u| {
+        matches!(u.scheme(), "http" | "https") && u.has_host() && u.query().is_none() && u.fragment().is_none()
+    });
+    if !good {
+        let problem = format!("`{text:.200}` is not an http or https URL without a query");
+        cx.report.error(offset, place, problem, "Write for example \"https://door.example.com\".");
+        return None;
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+fn max_body(written: &ServerTable, cx: &Cx<'_>) -> Option<usize> {
+    let at = written.max_body.as_ref()?;
+    body_limit(at.value.0, at.offset, "server.max_body", cx)
+}
+
+/// The longest body that may be allowed: bodies are held in memory, many at once.
+const MAX_BODY_MAX: u64 = 1 << 30;
+
+pub(super) fn body_limit(bytes: u64, offset: usize, key: &str, cx: &Cx<'_>) -> Option<usize> {
+    if bytes == 0 || bytes > MAX_BODY_MAX {
+        cx.report.error(offset, key, "this must be from 1 byte to 1 GiB: bodies are held in memory", "");
+        return None;
+    }
+    usize::try_from(bytes).ok()
+}
+
+fn admin_token(written: &ServerTable, cx: &Cx<'_>) -> Option<Secret> {
+    let key = "server.admin_token";
+    let (at, given) = match (&written.admin_token, cx.world.var("DOORBELL_ADMIN_TOKEN")) {
+        // The example of the documentation names this variable; unset, the token is made on first start.
+        (Some(At { value: SecretAt::Env(name), .. }), None) if name == "DOORBELL_ADMIN_TOKEN" => return None,
+        (Some(at), _) => (at.offset, Secrets::new(cx).one(at, key)),
+        (None, Some(token)) => (0, Some(Secret::new(token))),
+        (None, None) => return None,
+    };
+    let token = given?;
+    if token.expose().len() < ADMIN_TOKEN_BYTES_MIN {
+        let problem = "the admin token is shorter than 16 characters, so it may be guessed";
+        cx.report.warning(at, key, problem, "Make one with: openssl rand -hex 32");
+    }
+    Some(token)
+}
+
+fn tls(written: &ServerTable, cx: &Cx<'_>) -> Option<TlsFiles> {
+    let At { value, offset } = written.tls.as_ref()?;
+    let (Some(cert), Some(key)) = (&value.cert, &value.key) else {
+        let problem = "TLS needs both a certificate and a key";
+        cx.report.error(*offset, "server.tls", problem, "Write tls = { cert = \"cert.pem\", key = \"key.pem\" }.");
+        return None;
+    };
+    let read = |at: &At<String>, name: &str| {
+        let path = cx.path(&at.value);
+        if let Err(error) = cx.world.files.secret(&path) {
+            let problem = format!("`{}` cannot be read: {error}", path.display());
+            cx.report.error(at.offset, &format!("server.tls.{name}"), problem, "Name a PEM file.");
+        }
+        path
+    };
+    Some(TlsFiles { cert: read(cert, "cert"), key: read(key, "key") })
+}
+
+pub(super) fn store(written: &StoreTable, data_dir: &Path, cx: &Cx<'_>) -> StoreAt {
+    let from_env = cx.world.var("DOORBELL_STORE_URL");
+    let default = || StoreAt::Sqlite(data_dir.join("doorbell.db"));
+    let (text, offset, place) = match (from_env, &written.url) {
+        (Some(text), _) => (text, 0, "DOORBELL_STORE_URL"),
+        (None, Some(at)) => (at.value.as_str(), at.offset, "store.url"),
+        (None, None) => return default(),
+    };
+    let advice = "Write for example \"sqlite:doorbell-data/doorbell.db\".";
+    match text.split_once(':') {
+        Some(("sqlite", path)) if !path.trim_start_matches("//").is_empty() => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return StoreAt::Sqlite(if from_env.is_some() { PathBuf::from(path) } else { cx.path(path) });
+        }
+        Some(("postgres" | "postgresql", _)) => {
+            cx.report.error(offset, place, "PostgreSQL comes in a later version", advice);
+        }
+        // A URL may carry a password: its text is not repeated.
+        _ => cx.report.error(offset, place, "this is not the URL of a store", advice),
+    }
+    default()
+}
+
+pub(super) fn retention(written: &RetentionTable, cx: &Cx<'_>) -> Retention {
+    let default = Retention::default();
+    let span = |at: &Option<At<Lasting>>, name: &str| timeout(at, &format!("retention.{name}"), cx);
+    let kept = Retention {
+        events: span(&written.events, "events").unwrap_or(default.events),
+        ignored: span(&written.ignored, "ignored").unwrap_or(default.ignored),
+        decisions: span(&written.decisions, "decisions").unwrap_or(default.decisions),
+        dedup: span(&written.dedup, "dedup").unwrap_or(default.dedup),
+        ring: written.unverified_decisions.as_ref().map_or(default.ring, |n| n.value),
+    };
+    if let Some(at) = written.dedup.as_ref().filter(|_| kept.dedup < kept.events) {
+        let problem = "dedup keys are kept for less time than the events they belong to";
+        cx.report.warning(
+            at.offset,
+            "retention.dedup",
+            problem,
+            "A late redelivery would run again; keep them longer.",
+        );
+    }
+    kept
+}

@@ -1,0 +1,282 @@
+//! `[sources.*]`, and the sources that triggers bring along: how each is verified, labelled, deduplicated and limited.
+//!
+//! A webhook without a check is an error unless `auth = "none"` says so by name: nothing here fails open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell_core::event::OnDuplicateFailed;
+use doorbell_core::payload::Paths;
+use doorbell_core::ports::Retention;
+use doorbell_core::provider::{Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::source::{DedupRule, RateLimit, Respond, Source, Way, Webhook};
+use doorbell_core::trigger::Trigger;
+use doorbell_core::{Name, Secret};
+use serde_json::{Value, json};
+
+use super::paths::Taken;
+use super::provider::preset;
+use super::secrets::Secrets;
+use super::section::At;
+use super::server::{ServerSettings, body_limit, timeout};
+use super::triggers::{BySource, filter};
+use super::values::{OnDuplicateFailedWord, RespondWord, SourceKind, lasting_text};
+use super::written::{SourceTable, Written};
+use super::{Cx, Sender, agents};
+
+const REPLAY_WINDOW: Duration = Duration::from_secs(600);
+/// Most senders hang up after 30 s, many after 10.
+const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// What a source is made with.
+pub(super) struct Around<'a> {
+    pub(super) cx: &'a Cx<'a>,
+    pub(super) secrets: &'a Secrets<'a>,
+    pub(super) server: &'a ServerSettings,
+    pub(super) retention: Retention,
+}
+
+/// The sources, and how to send to the webhooks among them.
+pub(super) struct Made {
+    pub(super) sources: Vec<Source>,
+    pub(super) senders: BTreeMap<Name, Sender>,
+}
+
+/// A source as written, wherever that is.
+pub(super) struct Given<'w> {
+    pub(super) name: &'w At<String>,
+    pub(super) table: &'w SourceTable,
+    /// `sources.x` or `triggers.x`.
+    pub(super) key: String,
+}
+
+pub(super) fn sources(written: &Written, mut triggers: BySource, around: &Around<'_>) -> Made {
+    let own = written.sources.iter().map(|s| Given {
+        name: &s.name,
+        table: &s.table,
+        key: format!("sources.{}", s.name.value),
+    });
+    // A trigger and a source of one name have been told of.
+    let twin = |name: &str| written.sources.iter().any(|s| s.name.value == name);
+    let brought = written
+        .triggers
+        .iter()
+        .filter(|t| t.table.first_of_way_in.is_some() && t.table.trigger.source.is_none() && !twin(&t.name.value));
+    let brought =
+        brought.map(|t| Given { name: &t.name, table: &t.table.way_in, key: format!("triggers.{}", t.name.value) });
+    let mut made = Made { sources: Vec::new(), senders: BTreeMap::new() };
+    let mut taken = Taken::default();
+    for given in own.chain(brought) {
+        let what = if given.key.starts_with("sources") { "source" } else { "trigger" };
+        let name = agents::name(given.name, what, around.cx);
+        let listeners = name.as_ref().and_then(|n| triggers.remove(n)).unwrap_or_default();
+        let wanted = written
+            .triggers
+            .iter()
+            .any(|t| t.table.trigger.source.as_ref().is_some_and(|s| s.value == given.name.value));
+        if listeners.is_empty() && !wanted && what == "source" && name.is_some() {
+            let advice = format!("Add a trigger with source = \"{}\".", given.name.value);
+            around.cx.report.warning(given.name.offset, &given.key, "no trigger listens to this source", advice);
+        }
+        let way = way(&given, &mut taken, around);
+        let (Some(name), Some((way, secret))) = (name, way) else { continue };
+        if let Way::Webhook(webhook) = &way {
+            made.senders.insert(name.clone(), sender(&name, webhook, secret, &listeners));
+        }
+        made.sources.extend(source(name, way, listeners, &given, around));
+    }
+    made
+}
+
+fn sender(name: &Name, webhook: &Webhook, secret: Option<Secret>, listeners: &[Arc<Trigger>]) -> Sender {
+    Sender {
+        source: name.clone(),
+        path: webhook.path.clone(),
+        preset: webhook.preset.clone(),
+        secret,
+        triggers: listeners.iter().map(|t| t.name.clone()).collect(),
+    }
+}
+
+fn source(name: Name, way: Way, triggers: Vec<Arc<Trigger>>, given: &Given<'_>, around: &Around<'_>) -> Option<Source> {
+    let (cx, table) = (around.cx, given.table);
+    let dedup = dedup(given, cx)?;
+    let replay_window = table.replay_window.as_ref().map_or(REPLAY_WINDOW, |w| w.value.0);
+    if let Some(at) = table.replay_window.as_ref().filter(|_| replay_window > around.retention.dedup) {
+        let problem =
+            format!("replay_window is longer than retention.dedup ({})", lasting_text(around.retention.dedup));
+        cx.report.error(at.offset, &given.key, problem, "Keep dedup keys longer, or make the window shorter.");
+    }
+    let mut paths = Paths::default();
+    for trigger in &triggers {
+        trigger.filter.iter().for_each(|f| paths.union(f.paths()));
+        trigger.key.iter().for_each(|k| paths.union(k.paths()));
+    }
+    if let DedupRule::Expression(filter) = &dedup {
+        paths.union(filter.paths());
+    }
+    if let Way::Webhook(webhook) = &way {
+        webhook.preset.body_paths().iter().for_each(|path| paths.insert(path));
+        if let (Some(span), true) = (webhook.preset.docs.retry_span, matches!(dedup, DedupRule::Off)) {
+            let problem = format!("dedup is off, and this sender may send an event again for {}", lasting_text(span));
+            let offset = table.dedup.as_ref().map_or(given.name.offset, |d| d.offset);
+            cx.report.warning(offset, &given.key, problem, "Each redelivery will run the agent again.");
+        }
+    }
+    let on_duplicate_failed = match table.on_duplicate_failed.as_ref().map(|o| o.value) {
+        Some(OnDuplicateFailedWord::Retry) => OnDuplicateFailed::Retry,
+        Some(OnDuplicateFailedWord::Answer) | None => OnDuplicateFailed::Answer,
+    };
+    let shown = shown(given, &way, replay_window);
+    // In the short form `enabled` is the trigger's, which answers for itself.
+    let enabled = given.key.starts_with("triggers") || table.enabled.as_ref().is_none_or(|e| e.value);
+    Some(Source { name, way, triggers, paths, dedup, replay_window, on_duplicate_failed, enabled, shown })
+}
+
+fn dedup(given: &Given<'_>, cx: &Cx<'_>) -> Option<DedupRule> {
+    let Some(at) = &given.table.dedup else { return Some(DedupRule::Auto) };
+    match at.value.as_str() {
+        "auto" => Some(DedupRule::Auto),
+        "id" => Some(DedupRule::Id),
+        "body" => Some(DedupRule::Body),
+        "none" => Some(DedupRule::Off),
+        _ => filter(at, &format!("{}.dedup", given.key), cx).map(|f| DedupRule::Expression(Box::new(f))),
+    }
+}
+
+fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way, Option<Secret>)> {
+    let (cx, table) = (around.cx, given.table);
+    let kind = table.kind.as_ref().map_or(SourceKind::Webhook, |k| k.value);
+    match kind {
+        SourceKind::Webhook => {
+            let path = path(given, taken, cx);
+            let (webhook, secret) = webhook(given, path, around)?;
+            Some((Way::Webhook(Box::new(webhook)), secret))
+        }
+        SourceKind::Event => {
+            let webhook_only = [
+                ("path", table.path.as_ref().map(|a| a.offset)),
+                ("provider", table.provider.as_ref().map(|a| a.offset)),
+                ("auth", table.auth.as_ref().map(|a| a.offset)),
+                ("secret", table.secret.as_ref().map(|a| a.offset)),
+                ("custom", table.custom.as_ref().map(|a| a.offset)),
+                ("allowed_sources", table.allowed_sources.as_ref().map(|a| a.offset)),
+                ("rate_limit", table.rate_limit.as_ref().map(|a| a.offset)),
+                ("respond", table.respond.as_ref().map(|a| a.offset)),
+            ];
+            for (word, offset) in webhook_only.into_iter().filter_map(|(w, o)| o.map(|o| (w, o))) {
+                let problem = format!("`{word}` means nothing to kind = \"event\": its events come through the API");
+                cx.report.error(offset, &given.key, problem, "Leave it out, or use kind = \"webhook\".");
+            }
+            Some((Way::Direct, None))
+        }
+        later => {
+            let offset = table.kind.as_ref().map_or(given.name.offset, |k| k.offset);
+            let problem = format!("sources of kind `{}` come in a later version", later.as_str());
+            cx.report.error(offset, &format!("{}.kind", given.key), problem, "Built now: webhook, event.");
+            None
+        }
+    }
+}
+
+fn path(given: &Given<'_>, taken: &mut Taken, cx: &Cx<'_>) -> String {
+    let (path, offset) = match &given.table.path {
+        Some(at) => (at.value.clone(), at.offset),
+        None => (format!("/hooks/{}", given.name.value), given.name.offset),
+    };
+    // A name that is wrong has been told; its path would be wrong for the same reason.
+    if given.table.path.is_some() || Name::new(&given.name.value).is_ok() {
+        taken.take(&path, &given.key, (offset, &format!("{}.path", given.key)), cx);
+    }
+    path
+}
+
+fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webhook, Option<Secret>)> {
+    let (cx, table) = (around.cx, given.table);
+    let preset = preset(given, cx);
+    let respond = respond(given, cx);
+    let rate = table.rate_limit.as_ref().map(|r| r.value.clone());
+    let own_limit =
+        table.max_body.as_ref().map(|m| body_limit(m.value.0, m.offset, &format!("{}.max_body", given.key), cx));
+    let tolerance = timeout(&table.tolerance, &format!("{}.tolerance", given.key), cx);
+    let secret_key = format!("{}.secret", given.key);
+    let secrets = match &table.secret {
+        Some(list) => around.secrets.several(list, &secret_key)?,
+        None => Vec::new(),
+    };
+    let preset = preset?;
+    let newest = secrets.first().cloned();
+    check_retention(given, &preset, around);
+    let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
+    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance });
+    let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
+    let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
+    let webhook = Webhook {
+        public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
+        path,
+        payload: preset.payload.rule(),
+        secret_in_body: preset.has_secret_in_body(),
+        kept_headers: preset.kept_headers(),
+        verifier,
+        allowed: table.allowed_sources.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
+        rate: rate.and_then(|r| RateLimit::new(r.count, r.per, r.text)),
+        max_body: own_limit.flatten().or(provider_limit).unwrap_or(around.server.max_body),
+        respond,
+        preset,
+    };
+    Some((webhook, newest))
+}
+
+fn respond(given: &Given<'_>, cx: &Cx<'_>) -> Respond {
+    let table = given.table;
+    let limit = timeout(&table.respond_timeout, &format!("{}.respond_timeout", given.key), cx);
+    match (table.respond.as_ref().map(|r| r.value), &table.respond_timeout) {
+        (Some(RespondWord::Result), _) => Respond::Result(limit.unwrap_or(RESPOND_TIMEOUT)),
+        (_, Some(at)) => {
+            let problem = "`respond_timeout` does nothing without respond = \"result\"";
+            cx.report.error(at.offset, &given.key, problem, "Add respond = \"result\", or leave it out.");
+            Respond::Accepted
+        }
+        _ => Respond::Accepted,
+    }
+}
+
+fn check_retention(given: &Given<'_>, preset: &Preset, around: &Around<'_>) {
+    let Some(span) = preset.docs.retry_span.filter(|span| *span > around.retention.dedup) else { return };
+    let problem = format!(
+        "{} may send an event again for {}, and dedup keys are kept for {}",
+        preset.name,
+        lasting_text(span),
+        lasting_text(around.retention.dedup)
+    );
+    around.cx.report.warning(
+        given.name.offset,
+        &given.key,
+        problem,
+        "Raise [retention] dedup, or late redeliveries run again.",
+    );
+}
+
+/// What the API shows: no secrets, not even their places.
+fn shown(given: &Given<'_>, way: &Way, replay_window: Duration) -> Value {
+    let table = given.table;
+    let mut shown = json!({
+        "dedup": table.dedup.as_ref().map_or("auto", |d| &d.value),
+        "replay_window": lasting_text(replay_window),
+    });
+    if let Way::Webhook(webhook) = way {
+        shown["path"] = json!(webhook.path);
+        shown["url"] = json!(webhook.public_url);
+        shown["provider"] = json!(webhook.preset.id);
+        shown["verified"] = json!(!matches!(webhook.preset.scheme, Scheme::None));
+        shown["allowed_sources"] = json!(webhook.allowed);
+        shown["rate_limit"] = json!(webhook.rate.as_ref().map(RateLimit::as_str));
+        shown["max_body"] = json!(webhook.max_body);
+        shown["respond"] = match webhook.respond {
+            Respond::Accepted => json!("accepted"),
+            Respond::Result(_) => json!("result"),
+        };
+    }
+    shown
+}

@@ -1,0 +1,315 @@
+//! The file as written: one struct a table, every key optional, nothing resolved. `docs/config.md` says the same for
+//! people, and a test compares the two; the JSON Schema is made from these structs.
+//!
+//! Defaults and what the keys mean together are the business of `resolve`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::Report;
+use super::section::{At, Here, Section, Table, Value, as_table};
+use super::values::{
+    Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord, SecretAt, Several, Size,
+    SourceKind, WhenFullWord,
+};
+
+/// Declares a table once: its struct, how it is read, and its schema.
+macro_rules! tables {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$key_doc:meta])* $key:ident: $type:ty,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$key_doc])* pub $key: Option<At<$type>>,)+
+        }
+
+        impl $name {
+            /// Every key, in the order of the documentation.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($key)),+];
+        }
+
+        impl Table for $name {
+            fn read(section: &Section<'_, '_, '_>) -> Self {
+                Self { $($key: section.get(stringify!($key)),)+ }
+            }
+        }
+
+        impl Value for $name {
+            fn read(value: &Spanned<DeValue<'_>>, here: &Here<'_>) -> Option<Self> {
+                let section = Section::new(here.clone(), as_table(value, here)?);
+                let read = <Self as Table>::read(&section);
+                section.finish();
+                Some(read)
+            }
+        }
+    )+};
+}
+
+tables! {
+    /// `[server]`: where Doorbell listens and keeps its things.
+    ServerTable {
+        /// Address and port; port 0 takes a free one. Default `127.0.0.1:8080`. `DOORBELL_LISTEN` wins over it.
+        listen: String,
+        /// The URL under which senders and agents reach this server. `DOORBELL_PUBLIC_URL` wins over it.
+        public_url: String,
+        /// Where the store, the admin token and the lock are; mode 0700. Default `./doorbell-data`. `DOORBELL_DATA_DIR` wins.
+        data_dir: String,
+        /// The longest request body, unless a source or its provider says otherwise. Default `1 MiB`.
+        max_body: Size,
+        /// Proxies that may say who the real sender is (`X-Forwarded-For`). Default: none.
+        trusted_proxies: Vec<At<Net>>,
+        /// Opens the API and the pages. Default: `DOORBELL_ADMIN_TOKEN`, else `data_dir/admin.token`, made on first start.
+        admin_token: SecretAt,
+        /// Serves HTTPS with this certificate.
+        tls: TlsTable,
+        /// Connections at once; more are closed. Default 10000.
+        max_connections: u32,
+        /// How long a connection may take to send a request's head. Default `10s`.
+        header_timeout: Lasting,
+        /// How long a request's body may take. Default `60s`.
+        body_timeout: Lasting,
+        /// How long a connection may be idle between requests. Default `75s`.
+        idle_timeout: Lasting,
+        /// How long a soft stop lets running agents and requests go on. Default `30s`.
+        shutdown_grace: Lasting,
+        /// Whether an open breaker makes `/ready` say 503 (comes in a later version). Default false.
+        ready_includes_breakers: bool,
+    }
+
+    /// `tls`: PEM files, read again on a reload.
+    TlsTable {
+        /// The certificate chain.
+        cert: String,
+        /// Its private key.
+        key: String,
+    }
+
+    /// `[store]`: where everything is kept.
+    StoreTable {
+        /// `sqlite:PATH`; default `sqlite:<data_dir>/doorbell.db`. `DOORBELL_STORE_URL` wins over it.
+        url: String,
+    }
+
+    /// `[agents.NAME]`: what every runner has. The runner's own keys come on top.
+    AgentTable {
+        /// The kind: `process` or `http`.
+        runner: String,
+        /// A known agent program instead of `runner` (comes in a later version).
+        preset: String,
+        /// How long one attempt may take. Default `10m`.
+        timeout: Lasting,
+        /// Attempts at once. Default 1.
+        concurrency: u32,
+        /// Accept and queue, do not run. Default false. The switch in the API wins.
+        paused: bool,
+        /// How often and when to try again.
+        retries: RetriesTable,
+        /// How long a run may live unfinished, retries and waits included. Default `7d`.
+        max_age: Lasting,
+    }
+
+    /// `retries`
+    RetriesTable {
+        /// Attempts after the first. Default 3.
+        max: u32,
+        /// The delay after the first failure; it doubles from there. Default `10s`.
+        backoff: Lasting,
+        /// No delay is longer. Default `10m`.
+        max_backoff: Lasting,
+    }
+
+    /// `[sources.NAME]`: a way in.
+    SourceTable {
+        /// How events come in. Default `webhook`; `event` takes them from the API only. Others come in later versions.
+        kind: SourceKind,
+        /// Where a webhook listens. Default `/hooks/NAME`.
+        path: String,
+        /// Who sends: see `doorbell providers`.
+        provider: String,
+        /// How the sender proves itself, where there is no provider.
+        auth: Auth,
+        /// A provider of one's own, in the form of the built-in ones (`doorbell providers NAME`).
+        custom: Custom,
+        /// What the sender signs with; a list while it is being changed, the new one first.
+        secret: Several<SecretAt>,
+        /// The only addresses and networks that may send. Default: all.
+        allowed_sources: Vec<At<Net>>,
+        /// Requests in a time, for the source as a whole. Default: no limit.
+        rate_limit: Rate,
+        /// The longest body. Default: the provider's, else the server's.
+        max_body: Size,
+        /// 202 at once, or the run's result. Default `accepted`.
+        respond: RespondWord,
+        /// How long `respond = "result"` waits. Default `25s`.
+        respond_timeout: Lasting,
+        /// How a redelivery is known: `auto`, `id`, `body`, `none`, or a CEL expression that gives a text. Default `auto`.
+        dedup: String,
+        /// For how long the same body under another id is the same event. Default `10m`.
+        replay_window: Lasting,
+        /// What a redelivery does when the run failed for good. Default `answer`.
+        on_duplicate_failed: OnDuplicateFailedWord,
+        /// How old a signature may be. Default: the provider's.
+        tolerance: Lasting,
+        /// The header of the signature or token (`auth = "hmac"` and `"api-key"`).
+        header: String,
+        /// What stands before the signature or token.
+        prefix: String,
+        /// How the signature is written: `hex` or `base64`.
+        encoding: String,
+        /// The hash of `auth = "hmac"`: `sha256`, `sha1`, `sha512`.
+        hash: String,
+        /// The header with the delivery's id.
+        id_header: String,
+        /// The header with the event's type.
+        type_header: String,
+        /// Whether it takes requests. Default true.
+        enabled: bool,
+    }
+
+    /// `[triggers.NAME]`: which events start which agent. Without `source`, the keys of a source may stand here too.
+    TriggerTable {
+        /// Whose events.
+        source: String,
+        /// Who runs.
+        agent: String,
+        /// Which events: CEL over `event`, `data`, `headers`, `query`. Default: all.
+        filter: String,
+        /// The lane: a template; runs with the same key go one at a time, in order. Default: each run by itself.
+        key: String,
+        /// What the agent is asked: a template. Default: a plain sentence and the event.
+        prompt: String,
+        /// Runs at once, over all lanes. Default: the agent's `concurrency`.
+        max_concurrent: u32,
+        /// What happens to an event while they are all running: `hold` or `reject`. Default `hold`.
+        when_full: WhenFullWord,
+        /// Runs that may wait; beyond it senders get 503. Default 100000.
+        max_queued: u32,
+        /// The name of a lane shared with other triggers of the same agent. Default: its own.
+        lane: String,
+        /// Whether the next of a lane passes a run that waits to be tried again. Default `block`.
+        on_retry: PassWord,
+        /// Whether the next of a lane passes a run that waits for a person. Default `block`.
+        on_wait: PassWord,
+        /// Whether it takes events. Default true. The switch in the API wins.
+        enabled: bool,
+    }
+
+    /// `[retention]`: how long things are kept.
+    RetentionTable {
+        /// Events with their finished runs and logs. Default `30d`.
+        events: Lasting,
+        /// Events that no trigger wanted. Default `3d`.
+        ignored: Lasting,
+        /// Decisions that made no event. Default `14d`.
+        decisions: Lasting,
+        /// Dedup keys. Default `90d`.
+        dedup: Lasting,
+        /// Decisions on requests that were not verified, kept for each source. Default 1000.
+        unverified_decisions: u32,
+    }
+}
+
+/// A table with its name and where it begins.
+#[derive(Clone, Debug)]
+pub struct Named<T> {
+    /// Its name.
+    pub name: At<String>,
+    /// What it holds.
+    pub table: T,
+}
+
+/// An agent: the common keys, and those of its runner.
+#[derive(Clone, Debug)]
+pub struct AgentWritten {
+    /// What every runner has.
+    pub common: AgentTable,
+    /// The rest, for `doorbell_agents`.
+    pub own: BTreeMap<&'static str, At<serde_json::Value>>,
+}
+
+/// A trigger: its own keys, and those of the source it may carry.
+#[derive(Clone, Debug)]
+pub struct TriggerWritten {
+    /// Its own.
+    pub trigger: TriggerTable,
+    /// Its source's, in the short form.
+    pub way_in: SourceTable,
+    /// The first key of `way_in` that is there.
+    pub first_of_way_in: Option<At<&'static str>>,
+}
+
+/// The whole file.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// `[server]`
+    pub server: ServerTable,
+    /// `[store]`
+    pub store: StoreTable,
+    /// `[agents.*]`
+    pub agents: Vec<Named<AgentWritten>>,
+    /// `[sources.*]`
+    pub sources: Vec<Named<SourceTable>>,
+    /// `[triggers.*]`
+    pub triggers: Vec<Named<TriggerWritten>>,
+    /// `[retention]`
+    pub retention: RetentionTable,
+}
+
+impl Written {
+    /// Reads the file's text; what cannot be read is told to the report and left out.
+    pub(super) fn read(report: &Report<'_>) -> Option<Self> {
+        let (root, errors) = DeTable::parse_recoverable(report.text());
+        for error in &errors {
+            let offset = error.span().map_or(0, |s| s.start);
+            report.error(offset, "", error.message(), "The file is not TOML here: https://toml.io/en/v1.0.0");
+        }
+        if !errors.is_empty() {
+            return None;
+        }
+        let here = Here { key: String::new(), report };
+        let root = Section::new(here, root.get_ref());
+        let written = Self {
+            server: root.table("server"),
+            store: root.table("store"),
+            agents: root.named("agents").into_iter().map(agent).collect(),
+            sources: root.named("sources").into_iter().map(source).collect(),
+            triggers: root.named("triggers").into_iter().map(trigger).collect(),
+            retention: root.table("retention"),
+        };
+        root.finish();
+        Some(written)
+    }
+}
+
+fn agent((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<AgentWritten> {
+    let common = <AgentTable as Table>::read(&section);
+    let kind = common.runner.as_ref().map(|r| r.value.as_str());
+    // Without a runner (or with an unknown one) the keys of every kind are let pass: one fault is enough.
+    let own_kind = |k: &&doorbell_agents::Kind| kind == Some(k.name);
+    let known = doorbell_agents::KINDS.iter().any(|k| own_kind(&k));
+    let kinds = doorbell_agents::KINDS.iter().filter(|k| !known || own_kind(k));
+    let own = section.as_json(kinds.flat_map(|k| k.settings).map(|s| s.name)).into_iter().collect();
+    section.finish();
+    Named { name, table: AgentWritten { common, own } }
+}
+
+fn source((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<SourceTable> {
+    let table = <SourceTable as Table>::read(&section);
+    section.finish();
+    Named { name, table }
+}
+
+fn trigger((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<TriggerWritten> {
+    let trigger = <TriggerTable as Table>::read(&section);
+    let way_in = <SourceTable as Table>::read(&section);
+    // `enabled` is a key of both: on a trigger it is the trigger's.
+    let own = SourceTable::KEYS.iter().filter(|key| !TriggerTable::KEYS.contains(key));
+    let first_of_way_in = own
+        .filter_map(|key| section.offset_of(key).map(|offset| At { value: *key, offset }))
+        .min_by_key(|at| at.offset);
+    section.finish();
+    Named { name, table: TriggerWritten { trigger, way_in, first_of_way_in } }
+}

@@ -1,0 +1,14 @@
+//! All integration tests in one binary: the real program in a process of its own, see `world`, and the library.
+
+#![allow(unreachable_pub, reason = "nobody uses a test binary")]
+#![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
+
+mod cli;
+mod demo;
+mod durability;
+mod library;
+mod lifecycle;
+mod runs;
+mod senders;
+mod tidy;
+mod world;

@@ -1,0 +1,105 @@
+//! Where a request goes: a path that a source listens on goes straight to the ingress, everything else to the router
+//! with the API, health and the documents.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use axum::Router;
+use doorbell_core::house::House;
+use doorbell_core::ingest::{self, No};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tower::ServiceExt as _;
+
+use crate::body::{Body, Budget};
+use crate::conn::{Line, Serves};
+use crate::health::Probe;
+use crate::options::Options;
+use crate::peer::{self, Peer};
+use crate::status::Status;
+use crate::{api, reply, webhook};
+
+/// What every request needs.
+pub(crate) struct Front {
+    pub(crate) house: Arc<House>,
+    pub(crate) options: Options,
+    pub(crate) status: Arc<Status>,
+    pub(crate) budget: Budget,
+    pub(crate) probe: Probe,
+    /// Readers that follow a log now.
+    pub(crate) followers: AtomicUsize,
+    /// Made once: a look-up by name for each request would cost more than the record.
+    ack_seconds: metrics::Histogram,
+    router: std::sync::OnceLock<Router>,
+}
+
+impl Front {
+    pub(crate) fn new(house: Arc<House>, options: Options, status: Arc<Status>) -> Arc<Self> {
+        let front = Arc::new(Self {
+            budget: Budget::new(options.limits.bodies_at_once),
+            probe: Probe::default(),
+            followers: AtomicUsize::new(0),
+            ack_seconds: metrics::histogram!("doorbell_ack_seconds"),
+            router: std::sync::OnceLock::new(),
+            house,
+            options,
+            status,
+        });
+        let _ = front.router.set(api::router(Arc::clone(&front)));
+        front
+    }
+
+    /// The service of one connection. A plain function: the future it makes is kept in place by hyper, without a box.
+    pub(crate) fn service(self: &Arc<Self>, line: Line) -> impl Serves + use<> {
+        let front = Arc::clone(self);
+        hyper::service::service_fn(move |request: Request<Incoming>| {
+            let in_flight = line.watch.begin();
+            let (front, socket) = (Arc::clone(&front), line.peer);
+            async move {
+                let mut response = front.serve(socket, request).await;
+                response.body_mut().hold(in_flight);
+                Ok::<_, Infallible>(response)
+            }
+        })
+    }
+
+    async fn serve(self: Arc<Self>, socket: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let catalog = self.house.catalog();
+        if let Some(source) = catalog.source_at(request.uri().path()) {
+            let began = tokio::time::Instant::now();
+            let response = webhook::ring(&self, source, socket, request).await;
+            self.ack_seconds.record(began.elapsed().as_secs_f64());
+            return response;
+        }
+        drop(catalog);
+        // In a box, so that the router's future adds nothing to the size of the ingress' one.
+        Box::pin(self.route(socket, request)).await
+    }
+
+    async fn route(&self, socket: IpAddr, request: Request<Incoming>) -> Response<Body> {
+        let Some(router) = self.router.get() else { return reply::refusal(No::NotFound) };
+        let remote = peer::real(socket, request.headers(), &self.options.trusted_proxies);
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Peer { socket: socket.to_canonical(), remote });
+        let answer = match router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        answer.map(Body::axum)
+    }
+
+    /// The one answer for every path that nobody listens on, noted.
+    pub(crate) async fn nothing_here(&self, remote: IpAddr, path: &str) -> Response<axum::body::Body> {
+        let path: String = path.chars().take(200).flat_map(char::escape_default).collect();
+        ingest::refuse_early(&self.house, None, Some(remote), No::NotFound, format!("no source listens on `{path}`"))
+            .await;
+        reply::refusal(No::NotFound).map(axum::body::Body::new)
+    }
+
+    /// Notes a request whose head never became one.
+    pub(crate) async fn note_head(&self, peer: IpAddr, reason: &'static str) {
+        ingest::refuse_early(&self.house, None, Some(peer.to_canonical()), No::Unreadable, reason).await;
+    }
+}

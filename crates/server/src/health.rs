@@ -1,0 +1,121 @@
+//! `/health` (alive, with the sizes of the queues) and `/ready` (takes work, or why not). Open to everybody, so both ask
+//! the store at most about once a second, however often they are asked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use doorbell_core::ports::{QueueStats, StoreError};
+use http::StatusCode;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use crate::front::Front;
+use crate::status::Phase;
+
+/// How long an answer of the store is passed on.
+const FRESH: Duration = Duration::from_secs(1);
+/// A store that does not answer within this time is down.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
+/// The last answer to a question, and when it was given.
+type Last<T> = Mutex<Option<(Instant, Result<T, String>)>>;
+
+/// The store's last answers. One request asks, the others wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Probe {
+    health: Last<()>,
+    stats: Last<Arc<Vec<QueueStats>>>,
+}
+
+impl Probe {
+    pub(crate) async fn health(&self, front: &Front) -> Result<(), String> {
+        fresh(&self.health, front.house.store.health()).await
+    }
+
+    pub(crate) async fn stats(&self, front: &Front) -> Result<Arc<Vec<QueueStats>>, String> {
+        fresh(&self.stats, async { front.house.store.stats().await.map(Arc::new) }).await
+    }
+}
+
+async fn fresh<T: Clone>(last: &Last<T>, ask: impl Future<Output = Result<T, StoreError>>) -> Result<T, String> {
+    let mut last = last.lock().await;
+    if let Some((at, answer)) = &*last
+        && at.elapsed() < FRESH
+    {
+        return answer.clone();
+    }
+    let answer = match tokio::time::timeout(ANSWER_WITHIN, ask).await {
+        Ok(answer) => answer.map_err(|e| e.to_string()),
+        Err(_) => Err(format!("the store did not answer within {ANSWER_WITHIN:?}")),
+    };
+    *last = Some((Instant::now(), answer.clone()));
+    answer
+}
+
+/// Alive.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Health {
+    /// Always `ok`: whoever reads this got an answer.
+    #[schema(example = "ok")]
+    status: &'static str,
+    /// The program's version.
+    version: String,
+    /// Runs queued; null while the store does not tell.
+    queued: Option<u64>,
+    /// Runs running.
+    running: Option<u64>,
+    /// Runs waiting for a person.
+    waiting: Option<u64>,
+}
+
+/// Alive, and how much there is to do
+#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, body = Health)))]
+pub(crate) async fn health(State(front): State<Arc<Front>>) -> Json<Health> {
+    let stats = front.probe.stats(&front).await.ok();
+    let sum = |of: fn(&QueueStats) -> u64| stats.as_ref().map(|all| all.iter().map(of).sum());
+    Json(Health {
+        status: "ok",
+        version: front.options.version.clone(),
+        queued: sum(|s| s.queued),
+        running: sum(|s| s.running),
+        waiting: sum(|s| s.waiting),
+    })
+}
+
+/// Whether it takes work.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Ready {
+    /// `ready` or `not_ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// Why not; empty if ready.
+    reasons: Vec<String>,
+    /// Why the last reload of the configuration did not take effect; the one before stays.
+    config: Option<String>,
+}
+
+/// Takes work, or 503 with the reasons
+#[utoipa::path(get, path = "/ready", tag = "health",
+    responses((status = 200, body = Ready), (status = 503, description = "Not now, and why", body = Ready)))]
+pub(crate) async fn ready(State(front): State<Arc<Front>>) -> Response {
+    let mut reasons = Vec::new();
+    match front.status.phase() {
+        Phase::Starting => reasons.push("starting".to_owned()),
+        Phase::Running => {}
+        Phase::Stopping => reasons.push("stopping".to_owned()),
+    }
+    if let Err(why) = front.probe.health(&front).await {
+        reasons.push(format!("store: {why}"));
+    }
+    let (code, status) = match reasons.is_empty() {
+        true => (StatusCode::OK, "ready"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    };
+    let config = front.status.reload_fault().map(|why| why.to_string());
+    (code, Json(Ready { status, reasons, config })).into_response()
+}

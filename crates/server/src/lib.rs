@@ -1,0 +1,41 @@
+//! The HTTP face of Doorbell: webhook ingress, JSON API, health and metrics. The caller (the `doorbell` binary, or a
+//! program that embeds it) opens the sockets and decides when to stop; everything between a socket and the middle
+//! ([`doorbell_core`]) is here.
+//!
+//! ```text
+//! server   what is offered: Server, Options      listen ─ conn ─ tls    sockets, limits, time-outs
+//! front    one request: a source's path goes to webhook (the hot path), everything else to the axum router
+//! webhook  ingress           body  read whole, capped       peer  who really asks      reply ─ wait  the answers
+//! api/     JSON under /api/v1    auth  the bearer token     problem  RFC 9457 errors
+//! status ─ health ─ metrics      openapi ─ docs/
+//! ```
+//!
+//! Module order (each uses only what stands before it): options, status, problem, peer, body, tls, conn; reply, wait,
+//! webhook; auth, health, metrics, api, openapi; front, listen, server.
+
+mod api;
+mod auth;
+mod body;
+mod conn;
+mod docs;
+mod front;
+mod health;
+mod listen;
+mod metrics;
+mod openapi;
+mod options;
+mod peer;
+mod problem;
+mod reply;
+mod server;
+mod status;
+mod tls;
+mod wait;
+mod webhook;
+
+pub use metrics::describe as describe_metrics;
+pub use openapi::openapi;
+pub use options::{Limits, Options, Timeouts};
+pub use server::Server;
+pub use status::{Phase, Status};
+pub use tls::{Tls, TlsError};

@@ -1,0 +1,57 @@
+//! The server as its caller sees it: made once, served on any number of listeners.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use doorbell_core::house::House;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::front::Front;
+use crate::listen::{Listening, listen};
+use crate::options::Options;
+use crate::status::Status;
+use crate::tls::Tls;
+
+/// The HTTP server of one house. Cheap to clone; the connection cap holds over all clones and listeners.
+#[derive(Clone)]
+pub struct Server {
+    front: Arc<Front>,
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server for `house`. Install the metrics recorder before, if there is to be one.
+    pub fn new(house: Arc<House>, options: Options, status: Arc<Status>) -> Self {
+        let places = Arc::new(Semaphore::new(options.limits.connections.min(Semaphore::MAX_PERMITS)));
+        Self { front: Front::new(house, options, status), places }
+    }
+
+    /// Serves on `listener` until `stop` is cancelled; then takes no more connections, refuses new webhooks with 503 on
+    /// those that stand, and waits `patience` for requests under way before it cuts what is left.
+    ///
+    /// Stopping one listener is stopping: the status goes to stopping for all.
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Tls>, stop: CancellationToken, patience: Duration) {
+        let listening = Listening {
+            front: Arc::clone(&self.front),
+            places: Arc::clone(&self.places),
+            tls,
+            stop: stop.clone(),
+            hard: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        };
+        let told = async {
+            stop.cancelled().await;
+            self.front.status.set_stopping();
+        };
+        tokio::join!(told, listen(listener, listening, patience));
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("options", &self.front.options).finish_non_exhaustive()
+    }
+}

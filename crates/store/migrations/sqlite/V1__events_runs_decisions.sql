@@ -1,0 +1,143 @@
+-- The first schema. Rows are narrow and indexes few, because every byte here is written twice (log and file) on the way
+-- to every answer. All ids are rowids that the writer hands out from counters in memory. Times are milliseconds since 1970.
+-- Columns that hold much come last, so that lists need not read past them.
+
+PRAGMA application_id = 0x44425231; -- "DBR1"
+
+-- tag, token_key: made with the store. dedup_floor: prints of events before it stand in dedup. next_seq, next_run: floors for the counters, so that no id is given twice after
+-- retention took the newest row.
+CREATE TABLE meta (
+    name  TEXT PRIMARY KEY NOT NULL,
+    value ANY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Names from the configuration, so that rows carry a small number instead.
+CREATE TABLE names (
+    id   INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- A queue is an agent with a trigger; claims look for the oldest due run queue by queue.
+CREATE TABLE queues (
+    id        INTEGER PRIMARY KEY,
+    agent     INTEGER NOT NULL,
+    "trigger" INTEGER NOT NULL,
+    UNIQUE (agent, "trigger")
+) STRICT;
+
+-- What was accepted, ignored, or could not be filtered. Also the decision: events and decisions share one counter, so
+-- that both together are one list in the order of commit.
+CREATE TABLE events (
+    seq         INTEGER PRIMARY KEY,
+    at          INTEGER NOT NULL,
+    verdict     INTEGER NOT NULL CHECK (verdict IN (0, 2, 3)), -- decision::Kind: accepted, ignored, filter_error
+    source      INTEGER NOT NULL,
+    first_run   INTEGER NOT NULL, -- its runs were given consecutive numbers
+    runs        INTEGER NOT NULL,
+    prints      BLOB,             -- its fingerprints, 16 bytes each; from meta.dedup_floor on they may stand only here
+    event_type  TEXT NOT NULL,
+    subject     TEXT,
+    remote      BLOB,             -- 4 or 16 bytes
+    body_format INTEGER NOT NULL,
+    body_len    INTEGER NOT NULL, -- before compression
+    body_codec  INTEGER NOT NULL CHECK (body_codec IN (0, 1)), -- 0 as it came, 1 lz4 block
+    facts       BLOB NOT NULL,    -- event::Facts as JSON
+    body        BLOB
+) STRICT;
+
+-- What retention looks for before the accepted ones.
+CREATE INDEX events_unwanted ON events (at) WHERE verdict <> 0;
+
+-- Where a run came from beside events.first_run: a replay. (And where the further events of a run that joins several go.)
+CREATE TABLE run_events (
+    event INTEGER NOT NULL,
+    run   INTEGER NOT NULL,
+    PRIMARY KEY (event, run)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+    seq         INTEGER PRIMARY KEY,
+    event       INTEGER NOT NULL,
+    queue       INTEGER NOT NULL,
+    state       INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5), -- run::State
+    blocked     INTEGER NOT NULL, -- 1: its lane must move before it can be claimed
+    passed      INTEGER NOT NULL, -- 1: others of its lane may pass while it waits
+    due_at      INTEGER NOT NULL,
+    ord         INTEGER NOT NULL, -- its place in the lane: seq, until a retry by hand sends it to the tail
+    lane        INTEGER,
+    created_at  INTEGER NOT NULL,
+    source      INTEGER NOT NULL,
+    attempt     INTEGER NOT NULL DEFAULT 0,
+    lease       INTEGER NOT NULL DEFAULT 0,
+    holder      INTEGER NOT NULL DEFAULT 0,
+    lease_until INTEGER,
+    deferred    INTEGER NOT NULL DEFAULT 0,
+    started_at  INTEGER,
+    finished_at INTEGER,
+    steps       INTEGER,
+    tokens      INTEGER,
+    cost_usd    REAL,
+    event_type  TEXT NOT NULL,
+    key         TEXT,
+    title       TEXT NOT NULL,
+    flag        TEXT,
+    cancel_by   TEXT, -- somebody asked to cancel it while it ran
+    children    TEXT, -- JSON: processes of the present attempt
+    approval    TEXT, -- JSON: what it waits for
+    error       TEXT,
+    moves       BLOB, -- moves.rs
+    output      BLOB
+) STRICT;
+
+-- What can be claimed. Runs behind another in their lane are not in it: a stuck lane costs the others nothing.
+CREATE INDEX runs_due ON runs (queue, due_at, ord) WHERE state = 0 AND blocked = 0;
+-- Who holds a lane: unfinished and not passed; its first is the head.
+CREATE INDEX runs_holding ON runs (lane, ord) WHERE lane IS NOT NULL AND passed = 0 AND state < 3;
+-- Passed runs that fell due while their lane was busy.
+CREATE INDEX runs_passed ON runs (lane, queue, due_at, ord) WHERE state = 0 AND passed = 1 AND blocked = 1;
+-- Running, waiting, failed: few among many, and what people and the reaper look for.
+CREATE INDEX runs_apart ON runs (state, seq) WHERE state IN (1, 2, 4);
+
+-- Fingerprints of deliveries that were accepted: 128 bits as two integers, the first of which is the row's place.
+CREATE TABLE dedup (
+    head  INTEGER PRIMARY KEY,
+    rest  INTEGER NOT NULL,
+    event INTEGER NOT NULL,
+    at    INTEGER NOT NULL
+) STRICT;
+
+-- What the door said to requests that made no event.
+CREATE TABLE decisions (
+    seq    INTEGER PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    kind   INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 8), -- decision::Kind
+    source INTEGER,             -- none: the path belongs to no source
+    ring   INTEGER NOT NULL,    -- 1: of an unverified request, kept in a ring
+    event  INTEGER,
+    remote BLOB,
+    code   TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    checks BLOB NOT NULL        -- JSON
+) STRICT;
+CREATE INDEX decisions_ring ON decisions (source, seq) WHERE ring = 1;
+CREATE INDEX decisions_event ON decisions (event) WHERE event IS NOT NULL;
+
+-- What agents put out while they run.
+CREATE TABLE log (
+    run     INTEGER NOT NULL,
+    n       INTEGER NOT NULL, -- from 1, over all attempts
+    attempt INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    stream  INTEGER NOT NULL CHECK (stream BETWEEN 0 AND 2),
+    bytes   BLOB NOT NULL,
+    PRIMARY KEY (run, n)
+) STRICT, WITHOUT ROWID;
+
+-- Switches set while the program runs.
+CREATE TABLE flags (
+    kind  INTEGER NOT NULL CHECK (kind IN (0, 1)), -- 0 agent paused, 1 trigger disabled
+    name  TEXT NOT NULL,
+    value INTEGER NOT NULL CHECK (value IN (0, 1)),
+    at    INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;

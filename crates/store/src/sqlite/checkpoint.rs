@@ -1,0 +1,134 @@
+//! Moves pages from the write-ahead log into the database file, off the path of answers: a thread with a connection of its
+//! own does the bulk with passive checkpoints, which never hold the writer up.
+//!
+//! A passive checkpoint alone never resets the log while the writer keeps appending, so the log would grow without end
+//! under load. Once the thread has caught up but for a little, it asks the writer to do that little between two batches;
+//! the writer's next write then starts the log from its beginning. When nothing is written for a while, the thread cuts
+//! the log to nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use doorbell_core::ports::StoreError;
+use rusqlite::Connection;
+
+use super::{Shared, schema};
+
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Frames (pages) not yet moved that make a passive checkpoint worth its fsync: 16 MiB.
+const WORTH_MOVING: i64 = 2_000;
+/// Frames the writer may be asked to move between two batches: some milliseconds.
+const LITTLE: i64 = 1_000;
+/// Log size from which it is worth resetting: 64 MiB.
+const WORTH_RESETTING: i64 = 8_000;
+/// Log size at which the writer must reset it, whatever is left to move: 512 MiB.
+const TOO_LONG: i64 = 64_000;
+/// Looks without a commit after which the log is cut.
+const IDLE_LOOKS: u32 = 20;
+
+/// The thread; stops when told.
+pub(super) struct Checkpointer {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Checkpointer {
+    /// Starts the thread on the database at `path`.
+    pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
+        let conn = Connection::open(path).map_err(|e| super::errors::sort(&e))?;
+        conn.busy_timeout(Duration::from_millis(50)).map_err(|e| super::errors::sort(&e))?;
+        conn.pragma_update(None, "synchronous", "full").map_err(|e| super::errors::sort(&e))?;
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name("doorbell-checkpoint".into())
+            .spawn(move || {
+                let mut state = State::default();
+                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
+                    state.look(&conn, &shared);
+                }
+            })
+            .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends the thread and waits for it.
+    pub(super) fn stop(self) {
+        drop(self.stop);
+        if self.thread.join().is_err() {
+            tracing::error!("The checkpoint thread had panicked; the log is moved at the next opening.");
+        }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    commits: u64,
+    idle_looks: u32,
+    cut: bool,
+}
+
+impl State {
+    fn look(&mut self, conn: &Connection, shared: &Shared) {
+        let commits = shared.commits.load(Ordering::Relaxed);
+        if commits == self.commits {
+            self.idle_looks = self.idle_looks.saturating_add(1);
+            if self.idle_looks >= IDLE_LOOKS && !self.cut {
+                self.cut = run(conn, "TRUNCATE", shared).is_some_and(|now| now.log <= 0);
+            }
+            return;
+        }
+        self.commits = commits;
+        self.idle_looks = 0;
+        self.cut = false;
+        let Some(mut now) = run(conn, "NOOP", shared) else { return };
+        metrics::gauge!("doorbell_wal_bytes").set(now.log as f64 * f64::from(schema::PAGE_BYTES));
+        if now.log - now.moved >= WORTH_MOVING {
+            let Some(after) = run(conn, "PASSIVE", shared) else { return };
+            now = after;
+        }
+        let soon = now.log >= WORTH_RESETTING && now.log - now.moved <= LITTLE;
+        if soon || now.log >= TOO_LONG {
+            shared.finish_checkpoint.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Frames in the log, and those of them already moved.
+#[derive(Clone, Copy)]
+struct Frames {
+    log: i64,
+    moved: i64,
+}
+
+fn checkpoint(conn: &Connection, how: &str) -> rusqlite::Result<Frames> {
+    let sql = format!("PRAGMA wal_checkpoint({how})");
+    conn.query_row(&sql, [], |row| Ok(Frames { log: row.get(1)?, moved: row.get(2)? }))
+}
+
+fn run(conn: &Connection, how: &str, shared: &Shared) -> Option<Frames> {
+    match checkpoint(conn, how) {
+        Ok(frames) => Some(frames),
+        Err(error) => {
+            let sorted = super::errors::sort(&error);
+            match sorted {
+                StoreError::Fatal(_) => shared.fail_for_good(&sorted),
+                _ => tracing::debug!(error = %sorted, "A checkpoint was put off."),
+            }
+            None
+        }
+    }
+}
+
+/// Moves what is left, between two batches of the writer: nobody appends meanwhile.
+pub(super) fn finish(conn: &Connection, shared: &Shared) {
+    run(conn, "PASSIVE", shared);
+}
+
+/// Moves everything and cuts the log to nothing, at closing.
+pub(super) fn cut(conn: &Connection, shared: &Shared) {
+    run(conn, "TRUNCATE", shared);
+}

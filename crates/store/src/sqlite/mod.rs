@@ -1,0 +1,219 @@
+//! The embedded store: one `SQLite` file, one process, one thread that writes. See `writer` for how many requests share
+//! one fsync, `lane` for who may go next, `checkpoint` for how the log stays short.
+
+mod accept;
+mod backup;
+mod book;
+mod checkpoint;
+mod claim;
+mod control;
+mod decisions;
+mod dedup;
+mod errors;
+mod finish;
+mod lane;
+mod lists;
+mod lock;
+mod read;
+mod retention;
+mod rows;
+mod schema;
+mod space;
+mod store;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use doorbell_core::Clock;
+use doorbell_core::decision::NewDecision;
+use doorbell_core::ports::{Notice, Retention, StoreError};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+
+pub use backup::{copy as backup, restore};
+
+use book::{Book, SharedNames};
+use checkpoint::Checkpointer;
+use decisions::{Noted, Notes};
+use read::Readers;
+use schema::Identity;
+use space::Space;
+use writer::{Close, Job, Nudge, Step, WAITING_MAX, Work, Writer};
+
+/// Notices a slow listener may be behind before it misses some; it then polls.
+const NOTICES_MAX: usize = 1024;
+
+/// How the store behaves.
+#[derive(Clone)]
+pub struct SqliteOptions {
+    /// Connections that serve lists and single things; one more serves claims.
+    pub readers: usize,
+    /// Page cache of the writer, in KiB.
+    pub cache_kib: u32,
+    /// Bytes set aside on disk for finishes and retention when the disk is full.
+    pub reserve_bytes: u64,
+    /// With less free space than this, in bytes, new events are refused.
+    pub min_free_bytes: u64,
+    /// The database never grows over this many pages of 8 KiB, if set.
+    pub max_pages: Option<u32>,
+    /// Retention as known before the first sweep tells it: dedup keys count this long, rings are this large.
+    pub retention: Retention,
+    /// Told once when the store no longer knows what is on disk: the process must stop.
+    pub on_fatal: Option<OnFatal>,
+}
+
+/// See [`SqliteOptions::on_fatal`].
+pub type OnFatal = Arc<dyn Fn(&StoreError) + Send + Sync>;
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            readers: 4,
+            cache_kib: 16 * 1024,
+            reserve_bytes: 8 * 1024 * 1024,
+            min_free_bytes: 32 * 1024 * 1024,
+            max_pages: None,
+            retention: Retention::default(),
+            on_fatal: None,
+        }
+    }
+}
+
+/// What the writer, the readers, the checkpointer and the callers share.
+struct Shared {
+    identity: Identity,
+    names: SharedNames,
+    notices: broadcast::Sender<Notice>,
+    ready: Arc<Notify>,
+    notes: Notes,
+    fatal: OnceLock<StoreError>,
+    on_fatal: Option<OnFatal>,
+    /// True once everything is closed and unlocked.
+    closed: watch::Sender<bool>,
+    commits: AtomicU64,
+    /// The checkpointer asks the writer to move the rest of the log.
+    finish_checkpoint: AtomicBool,
+    dedup_keep_ms: AtomicU64,
+    ring: AtomicU64,
+    progress: Mutex<retention::Progress>,
+}
+
+impl Shared {
+    fn dedup_keep(&self) -> Duration {
+        Duration::from_millis(self.dedup_keep_ms.load(Ordering::Relaxed))
+    }
+
+    fn ring(&self) -> u64 {
+        self.ring.load(Ordering::Relaxed)
+    }
+
+    /// Retention as the last sweep told it.
+    fn keep(&self, retention: &Retention) {
+        let dedup_ms = u64::try_from(retention.dedup.as_millis()).unwrap_or(u64::MAX);
+        self.dedup_keep_ms.store(dedup_ms, Ordering::Relaxed);
+        self.ring.store(u64::from(retention.ring), Ordering::Relaxed);
+    }
+
+    fn is_watched(&self) -> bool {
+        self.notices.receiver_count() > 0
+    }
+
+    /// From now on every call gets this error.
+    fn fail_for_good(&self, error: &StoreError) {
+        if self.fatal.set(error.clone()).is_ok() {
+            tracing::error!(error = %error, "The store failed for good: the process must stop.");
+            if let Some(tell) = &self.on_fatal {
+                tell(error);
+            }
+        }
+    }
+}
+
+/// The embedded store. Cheap to share behind an `Arc`; closes when [`close`](doorbell_core::ports::Store::close) is called,
+/// or when the last handle goes.
+pub struct SqliteStore {
+    path: PathBuf,
+    shared: Arc<Shared>,
+    steps: mpsc::Sender<Box<dyn Step>>,
+    readers: Arc<Readers>,
+    /// Reads what claims took, so that no long list holds the worker up.
+    claim_reader: Arc<Readers>,
+}
+
+impl SqliteStore {
+    /// Opens the database at `path`, making it if it is not there, and takes it for this process alone. Blocks for as
+    /// long as migrations and recovery take.
+    pub fn open(path: impl AsRef<Path>, options: SqliteOptions, clock: &Clock) -> Result<Arc<Self>, StoreError> {
+        let path = path.as_ref().to_owned();
+        let mut lock = lock::OwnerLock::take(&path, clock.now())?;
+        backup::create_private(&path)?;
+        lock.take_database(&path)?;
+        let conn = schema::open_writer(&path, options.cache_kib, options.max_pages)?;
+        let failed = |e: rusqlite::Error| errors::sort(&e);
+        let names = SharedNames::default();
+        let book = Book::read(&conn, names.clone()).map_err(failed)?;
+        let shared = Arc::new(Shared {
+            identity: schema::identity(&conn, clock).map_err(failed)?,
+            names,
+            notices: broadcast::Sender::new(NOTICES_MAX),
+            ready: Arc::new(Notify::new()),
+            notes: Notes::default(),
+            fatal: OnceLock::new(),
+            on_fatal: options.on_fatal,
+            closed: watch::Sender::new(false),
+            commits: AtomicU64::new(0),
+            finish_checkpoint: AtomicBool::new(false),
+            dedup_keep_ms: AtomicU64::new(0),
+            ring: AtomicU64::new(0),
+            progress: Mutex::default(),
+        });
+        shared.keep(&options.retention);
+        let connections =
+            (0..options.readers.max(1)).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>()?;
+        let claim_reader = Arc::new(Readers::new(vec![schema::open_reader(&path)?], shared.clone()));
+        let (steps, waiting) = mpsc::channel(WAITING_MAX);
+        let writer = Writer {
+            conn,
+            steps: waiting,
+            shared: shared.clone(),
+            space: Space::new(&path, options.reserve_bytes, options.min_free_bytes),
+            checkpointer: Checkpointer::start(&path, shared.clone())?,
+            lock,
+        };
+        std::thread::Builder::new()
+            .name("doorbell-writer".into())
+            .spawn(move || writer.run(book))
+            .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
+        let readers = Arc::new(Readers::new(connections, shared.clone()));
+        Ok(Arc::new(Self { path, shared, steps, readers, claim_reader }))
+    }
+
+    /// Hands work to the writer and waits until it is on disk.
+    async fn write<I: Send + 'static, O: Send + 'static>(&self, input: I, work: Work<I, O>) -> Result<O, StoreError> {
+        if let Some(error) = self.shared.fatal.get() {
+            return Err(error.clone());
+        }
+        let (job, answer) = Job::new(input, work);
+        self.steps.send(job).await.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    fn note_behind(&self, decision: NewDecision) {
+        match self.shared.notes.add(decision) {
+            // A full channel is no loss: its next batch takes the notes along.
+            Noted::First => drop(self.steps.try_send(Box::new(Nudge))),
+            Noted::Joined => {}
+            Noted::Dropped => metrics::counter!("doorbell_notes_dropped_total").increment(1),
+        }
+    }
+
+    async fn shut(&self) {
+        let mut closed = self.shared.closed.subscribe();
+        let _ = self.steps.send(Box::new(Close)).await;
+        let _ = closed.wait_for(|closed| *closed).await;
+        self.readers.close();
+        self.claim_reader.close();
+    }
+}

@@ -1,0 +1,119 @@
+// What the senders say, before it is signed: the shapes of their documentation, with everything in them that a reader of
+// bodies could get wrong (accents, emoji, escapes, 64-bit numbers, blanks, forms). Used by sign.mjs.
+
+const JSON_TYPE = "application/json";
+const FORM_TYPE = "application/x-www-form-urlencoded";
+
+/** A form as Slack and GitHub write it: percent-encoded, blanks as %20, so that encoding it again changes it. */
+const form = (fields) =>
+  Object.entries(fields)
+    .map(([key, value]) => `${encodeURIComponent(key)}=${encodeURIComponent(value)}`)
+    .join("&");
+
+const github = (name, id, [type, content], body, data) => ({
+  name,
+  headers: {
+    "content-type": content,
+    "user-agent": "GitHub-Hookshot/044aadd",
+    "x-github-event": type,
+    "x-github-delivery": `72d3162e-cc78-11e3-81ab-4c9367dc${id}`,
+    "x-github-hook-id": "292430182",
+  },
+  body,
+  event: { type, data },
+});
+
+const issue = {
+  action: "opened",
+  issue: { number: 7, title: "Le café est fermé", labels: ["á l’ancienne", "日本語"] },
+  repository: { full_name: "octo/hello world" },
+  sender: { login: "mona" },
+};
+
+const withId = (name, type, body) => ({
+  name,
+  id: `msg_${name}`,
+  headers: { "content-type": JSON_TYPE, "user-agent": "Svix-Webhooks/1.62" },
+  body,
+  event: { type },
+});
+
+const standard = [
+  withId("plain", "user.created", '{"type":"user.created","timestamp":"2025-10-09T08:53:20Z","data":{"id":"u_1"}}'),
+  withId("unicode", "user.renamed", '{"type":"user.renamed","data":{"name":"Zoé ☃ 🦀","was":"Zo\\u00e9 \\ud83e\\udd80"}}'),
+  withId("numbers", "ledger.posted", '{ "type": "ledger.posted", "data": { "cents": 9007199254740993, "rate": 1.50 } }\n'),
+];
+
+const slackHeaders = (content) => ({ "content-type": content, "user-agent": "Slackbot 1.0 (+https://api.slack.com/robots)" });
+
+const command = {
+  token: "gIkuvaNzQIHg97ATvDxqgjtO",
+  team_id: "T0001",
+  channel_id: "C2147483705",
+  user_id: "U2147483697",
+  command: "/météo",
+  text: "café & thé = 94070 🌧",
+  response_url: "https://hooks.slack.com/commands/1234/5678",
+  trigger_id: "13345224609.738474920.8088930838d88f008e0",
+};
+
+const interaction = {
+  type: "block_actions",
+  token: "gIkuvaNzQIHg97ATvDxqgjtO",
+  trigger_id: "12466734323.1395872398",
+  user: { id: "U1", name: "josé" },
+  channel: { id: "C1" },
+  actions: [{ action_id: "approve", value: "oui, s’il vous plaît" }],
+};
+
+const mention = {
+  token: "gIkuvaNzQIHg97ATvDxqgjtO",
+  team_id: "T0001",
+  type: "event_callback",
+  event_id: "Ev0PV52K25",
+  event_time: 1355517523,
+  event: { type: "app_mention", user: "U061F7AUR", channel: "C0LAN2Q65", text: "<@U0LAN0Z89> déjà vu? 🔔", ts: "1515449522.000016" },
+};
+
+const challenge = "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
+
+export const requests = {
+  github: [
+    github("unicode", "0001", ["issues", JSON_TYPE], JSON.stringify(issue)),
+    github("escapes", "0002", ["push", JSON_TYPE], '{\n  "ref": "refs/heads/caf\\u00e9",\n  "size": 18446744073709551615,\n  "commits": [ ]\n}\n'),
+    github("form", "0003", ["issues", FORM_TYPE], form({ payload: JSON.stringify({ ...issue, action: "edited" }) }), {
+      ...issue,
+      action: "edited",
+    }),
+    github("ping", "0004", ["ping", JSON_TYPE], '{"zen":"Non-blocking is better than blocking.","hook_id":1}'),
+  ],
+  stripe: [
+    ["evt_1NG8Du2eZvKYlo2CUI79vXWy", "charge.succeeded", { id: "ch_3", amount: 2000, billing_details: { name: "Renée Müller" } }],
+    ["evt_1NG8Du2eZvKYlo2CUI79vXWz", "invoice.payment_failed", { id: "in_1", description: "Abonnement – été 🌞", tax: 0.19 }],
+    ["evt_1NG8Du2eZvKYlo2CUI79vXW0", "customer.deleted", { id: "cus_9" }],
+  ].map(([id, type, object]) => ({
+    name: type,
+    headers: { "content-type": "application/json; charset=utf-8", "user-agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)" },
+    // Stripe sends its JSON indented.
+    body: JSON.stringify({ id, object: "event", api_version: "2025-06-30", created: 1686089970, data: { object }, type }, null, 2),
+    event: { type },
+  })),
+  svix: standard,
+  "standard-webhooks": standard,
+  slack: [
+    { name: "event", headers: slackHeaders(JSON_TYPE), body: JSON.stringify(mention), event: { type: "app_mention" } },
+    { name: "command", headers: slackHeaders(FORM_TYPE), body: form(command), event: { type: "/météo", data: command } },
+    {
+      name: "interaction",
+      headers: slackHeaders(FORM_TYPE),
+      body: form({ payload: JSON.stringify(interaction) }),
+      event: { type: "block_actions", data: interaction },
+    },
+    {
+      name: "handshake",
+      headers: slackHeaders(JSON_TYPE),
+      body: JSON.stringify({ token: "Jhj5dZrVaK7ZwHHjRyZWjbDl", challenge, type: "url_verification" }),
+      challenge,
+    },
+  ],
+};
