@@ -103,6 +103,19 @@ pub async fn a_passed_run_that_runs_and_holds_stops_the_others_again(b: Bench) {
     b.take(second).await;
 }
 
+pub async fn a_run_behind_one_just_claimed_is_not_what_comes_due_next(b: Bench) {
+    let first = b.queue(Some("x")).await;
+    let work = b.take(first).await;
+    b.end(work.lease, b.again(MINUTE, Release)).await;
+    // It joins a lane whose only run waits for its time, so nothing holds it back but its own time.
+    b.stored(event(vec![run(Some("x"), b.now() + 2 * MINUTE)])).await;
+    b.stored(event(vec![run(None, b.now() + 3 * MINUTE)])).await;
+    b.clock.advance(MINUTE);
+    let claimed = b.claim(10).await;
+    assert_eq!(claimed.work.iter().map(|w| w.run.id).collect::<Vec<_>>(), [first]);
+    assert_eq!(claimed.next_due, Some(b.now() + 2 * MINUTE), "the second waits for the first, not for its time");
+}
+
 pub async fn a_waiting_run_holds_its_lane_unless_it_passes(b: Bench) {
     for (lane, passes) in [("x", Hold), ("y", Release)] {
         let (first, second) = (b.queue(Some(lane)).await, b.queue(Some(lane)).await);

@@ -238,6 +238,7 @@ macro_rules! conformance {
             a_retry_keeps_its_place_before_the_others,
             a_passing_retry_lets_the_next_one_by,
             a_passed_run_that_falls_due_waits_for_the_running_one,
+            a_run_behind_one_just_claimed_is_not_what_comes_due_next,
             a_passed_run_that_runs_and_holds_stops_the_others_again,
             a_waiting_run_holds_its_lane_unless_it_passes,
             a_failed_head_releases_its_lane,

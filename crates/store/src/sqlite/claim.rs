@@ -114,11 +114,14 @@ pub(super) fn claim(tx: &mut Tx<'_, '_>, claim: &Claim) -> Result<Taken, Fail> {
             continue;
         }
         let now = *candidate;
-        if time(due) > claim.now {
+        let later = time(due) > claim.now;
+        // The row was read before this claim took another of its lane: it waits for that one, not for its time. A passed
+        // run falls due at its time, whatever its lane does now.
+        if later && (now.passed || lane::may_go(tx, now.lane, false, now.ord)?) {
             taken.next_due = Some(time(due));
             break;
         }
-        if !lane::may_go(tx, now.lane, now.passed, now.ord)? {
+        if later || !lane::may_go(tx, now.lane, now.passed, now.ord)? {
             lane::set_blocked(tx.conn, now.seq, true)?;
         } else if taken.leases.len() >= claim.limit {
             taken.next_due = Some(time(due));
