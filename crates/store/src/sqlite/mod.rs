@@ -217,7 +217,7 @@ impl SqliteStore {
         }
         let (job, answer) = Job::new(input, work);
         self.steps.send(job).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        answer.await.map_err(|_| StoreError::Closed)?.result
     }
 
     /// Reads what is in the tables, and what was acknowledged before.

@@ -88,12 +88,18 @@ pub(super) struct Job<I, O> {
     pub(super) result: Option<Result<O, StoreError>>,
     /// The first event's and the first run's number, if it went into the ack log.
     pub(super) logged: Option<(u64, u64)>,
-    reply: oneshot::Sender<Result<O, StoreError>>,
+    reply: oneshot::Sender<Answer<I, O>>,
+}
+
+/// What became of a job, and its input back: its memory came from the caller's thread, and is cheapest to free there.
+pub(super) struct Answer<I, O> {
+    pub(super) result: Result<O, StoreError>,
+    _input: I,
 }
 
 impl<I, O> Job<I, O> {
     /// A job and where its answer arrives.
-    pub(super) fn new(input: I, work: Work<I, O>) -> (Box<Self>, oneshot::Receiver<Result<O, StoreError>>) {
+    pub(super) fn new(input: I, work: Work<I, O>) -> (Box<Self>, oneshot::Receiver<Answer<I, O>>) {
         let (reply, answer) = oneshot::channel();
         (Box::new(Self { input, work, result: None, logged: None, reply }), answer)
     }
@@ -115,7 +121,8 @@ impl<I: Send + 'static, O: Send + 'static> Step for Job<I, O> {
 
     fn answer(self: Box<Self>) {
         // A caller that went away has nothing to learn.
-        let _ = self.reply.send(self.result.unwrap_or(Err(StoreError::Closed)));
+        let result = self.result.unwrap_or(Err(StoreError::Closed));
+        let _ = self.reply.send(Answer { result, _input: self.input });
     }
 
     fn admission(&mut self) -> Option<&mut AcceptJob> {
