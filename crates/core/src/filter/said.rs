@@ -85,8 +85,14 @@ mod tests {
             ("data.a = 1", "`=` after `data.a` means nothing: write `==` to compare (line 1, column 8)"),
             ("data.a & data.b", "`&` after `data.a` means nothing: write `&&` for \"and\" (line 1, column 8)"),
             ("data.a # 1", "`#` after `data.a` means nothing in CEL: take it out (line 1, column 8)"),
-            ("data.a == 'x", "`'x` after `data.a ==` opens a text that is never closed: add the second quote (line 1, column 11)"),
-            ("data.a == 1 and data.b == 2", "`and` after `data.a == 1` is not expected: write `&&` (line 1, column 13)"),
+            (
+                "data.a == 'x",
+                "`'x` after `data.a ==` opens a text that is never closed: add the second quote (line 1, column 11)",
+            ),
+            (
+                "data.a == 1 and data.b == 2",
+                "`and` after `data.a == 1` is not expected: write `&&` (line 1, column 13)",
+            ),
             (
                 "data.a == 1 data.b",
                 "`data` after `data.a == 1` is not expected: an operator such as `&&` belongs there (line 1, column 13)",
@@ -98,7 +104,10 @@ mod tests {
             ("(data.a == 1", "it ends too early after `(data.a == 1`: `)` is missing (line 1, column 13)"),
             ("{\"a\" 1}.a == 1", "`1` after `{\"a\"` is not expected: `:` belongs there (line 1, column 6)"),
             ("* 2", "`*` at the beginning of the line is not expected: a value belongs there (line 1, column 1)"),
-            ("data.a == \n== 2", "`==` at the beginning of the line is not expected: a value belongs there (line 2, column 1)"),
+            (
+                "data.a == \n== 2",
+                "`==` at the beginning of the line is not expected: a value belongs there (line 2, column 1)",
+            ),
             ("data. == 1", "`. ==` cannot be read after `data.` (line 1, column 7)"),
             ("data.a ? 1", "`?` has no `:` with the other value: write `test ? yes : no` (line 1, column 1)"),
         ] {

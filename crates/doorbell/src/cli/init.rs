@@ -96,7 +96,9 @@ impl Sender {
         match self.preset.id.as_str() {
             // GitHub sends one as soon as the webhook is set up (its docs: "ping"), and it is no work for an agent.
             "github" => "filter = 'event.type != \"ping\"'             # CEL over event, data, headers and query",
-            _ => "# filter = 'event.type == \"…\"'              # CEL over event, data, headers and query; without it: all",
+            _ => {
+                "# filter = 'event.type == \"…\"'              # CEL over event, data, headers and query; without it: all"
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Deliveries to send when nobody gives one: real-looking payloads of a few senders, the presets' own test requests for
 //! the others. Used by `send` and `demo`.
 
-use doorbell_core::provider::{Piece, Place, Preset, Template};
+use doorbell_core::provider::{Confidence, Piece, Place, Preset, Template};
 use serde_json::{Value, json};
 
 /// A payload with its type.
@@ -37,8 +37,8 @@ pub(super) fn of(preset: &Preset, event_type: Option<&str>, id: &str) -> Result<
     let known = known(preset);
     let mut sample = match event_type {
         None => known.into_iter().next().unwrap_or_else(|| plain("sample")),
-        // A general method has no types of its own: any will do.
-        Some(wanted) if known.iter().all(|s| s.event_type == UNTYPED) => {
+        // A general method, or a sender of the file's own, has no types that we know of: any will do.
+        Some(wanted) if preset.confidence == Confidence::Own => {
             let mut sample = known.into_iter().next().unwrap_or_else(|| plain(wanted));
             wanted.clone_into(&mut sample.event_type);
             put_label(&mut sample.body, &preset.event.event_type, wanted);
@@ -72,8 +72,9 @@ fn plain(event_type: &str) -> Sample {
 /// Every payload of this sender, the best first: our own, then the preset's good test requests with a JSON object.
 fn known(preset: &Preset) -> Vec<Sample> {
     let own = PAYLOADS.iter().filter(|(provider, ..)| *provider == preset.id);
-    let own = own
-        .filter_map(|(_, t, text)| Some(Sample { event_type: (*t).to_owned(), body: serde_json::from_str(text).ok()? }));
+    let own = own.filter_map(|(_, t, text)| {
+        Some(Sample { event_type: (*t).to_owned(), body: serde_json::from_str(text).ok()? })
+    });
     let good = preset.vectors.iter().filter(|v| v.refused.is_none()).filter_map(|v| {
         let body: Value = serde_json::from_slice(&v.body).ok().filter(Value::is_object)?;
         let event_type = v.labels.iter().find(|(k, _)| k == "type").map_or(UNTYPED, |(_, t)| t).to_owned();

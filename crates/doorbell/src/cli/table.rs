@@ -307,12 +307,14 @@ mod tests {
             Column::text("NOTE", "note").spared(2),
         ];
         let reason = "the filter of every trigger of this source said no";
-        let items = [json!({"id": "dec_000000000000000000", "reason": reason, "event": "evt_000000000000000000", "note": "abc"})];
+        let items = [
+            json!({"id": "dec_000000000000000000", "reason": reason, "event": "evt_000000000000000000", "note": "abc"}),
+        ];
         let at = |width| {
             let shown = render(&Screen::wide(width), NARROW, &items, Timestamp::default());
             assert!(shown.lines().all(|l| l.chars().count() <= usize::from(width)), "{width}:\n{shown}");
             assert!(shown.contains("dec_000000000000000000"), "{width}: ids are never cut:\n{shown}");
-            assert!(shown.contains(&reason[..20]), "{width}:\n{shown}");
+            assert!(shown.contains(&reason[..19]), "{width}:\n{shown}");
             let heads = shown.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned);
             heads.collect::<Vec<_>>().join(" ")
         };
