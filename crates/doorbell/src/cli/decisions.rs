@@ -63,7 +63,7 @@ const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
     Column::word("DECISION", "kind"),
     Column::id("SOURCE", "source"),
-    Column::text("REASON", "reason").at_least(32),
+    Column::text("REASON", "reason").at_least(40),
     Column::id("EVENT", "event_id").spared(1),
     Column::age("WHEN", "created_at"),
 ];

@@ -105,12 +105,12 @@ const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
     Column::word("STATE", "state"),
     Column::text("AGENT", "agent").spared(4),
-    Column::text("TITLE", "title").at_least(12),
+    Column::text("TITLE", "title").at_least(14),
     Column::text("ATT", "attempt").spared(2),
     Column::span("TOOK", "finished_at").spared(3),
     Column::age("MADE", "created_at"),
     Column::text("HELD BY", "held_by").at_least(14).spared(1),
-    Column::text("ERROR", "error").at_least(20),
+    Column::text("ERROR", "error").at_least(40),
 ];
 
 /// Lists, shows or carries a verb out.

@@ -173,10 +173,8 @@ pub(super) fn render(screen: &Screen, columns: &[Column], items: &[Value], now: 
     // A column that no item fills would only take room.
     let columns: Vec<&Column> =
         columns.iter().filter(|c| items.iter().any(|item| !c.text_of(item, now).is_empty())).collect();
-    let columns = match screen.width() {
-        Some(width) => fitting(columns, items, now, width),
-        None => columns,
-    };
+    let room = fitting(columns, items, now, screen.width().unwrap_or(u16::MAX));
+    let columns: Vec<&Column> = room.iter().map(|(column, _)| *column).collect();
     table.set_header(columns.iter().map(|c| Cell::new(c.head).add_attribute(Attribute::Bold)));
     for item in items {
         let mut row = Row::new();
@@ -188,21 +186,32 @@ pub(super) fn render(screen: &Screen, columns: &[Column], items: &[Value], now: 
         row.max_height(1);
         table.add_row(row);
     }
-    settle(&mut table, |i| columns.get(i).filter(|c| c.form == Form::Text).map(|c| needed(c, items, now)))
+    settle(&mut table, |i| room.get(i).filter(|(column, _)| column.form == Form::Text).map(|(_, chars)| *chars))
 }
 
-/// Without the columns that can be spared, as many as it takes for the rest to be readable in `width`.
-fn fitting<'c>(mut columns: Vec<&'c Column>, items: &[Value], now: Timestamp, width: u16) -> Vec<&'c Column> {
-    let too_wide = |columns: &[&Column]| {
-        let all: u32 = columns.iter().map(|c| u32::from(needed(c, items, now)) + u32::from(GAP)).sum();
-        all > u32::from(width) + u32::from(GAP)
+/// The columns that there is room for in `width`, each with the characters it gets at least: first those that can be
+/// spared go, then texts become shorter, the longest first.
+fn fitting<'c>(mut columns: Vec<&'c Column>, items: &[Value], now: Timestamp, width: u16) -> Vec<(&'c Column, u16)> {
+    let excess = |room: &[(&Column, u16)]| {
+        let all: u32 = room.iter().map(|(_, chars)| u32::from(*chars) + u32::from(GAP)).sum();
+        all.saturating_sub(u32::from(width) + u32::from(GAP))
     };
-    while too_wide(&columns) {
+    let rooms = |columns: &[&'c Column]| columns.iter().map(|c| (*c, needed(c, items, now))).collect::<Vec<_>>();
+    let mut room = rooms(&columns);
+    while excess(&room) > 0 {
         let next = columns.iter().enumerate().filter_map(|(i, c)| Some((c.spare?, i))).min();
         let Some((_, i)) = next else { break };
         columns.remove(i);
+        room = rooms(&columns);
     }
-    columns
+    for _ in 0..excess(&room) {
+        let texts = room.iter_mut().filter(|(c, chars)| c.form == Form::Text && *chars > TEXT_CHARS_MIN);
+        match texts.max_by_key(|(_, chars)| *chars) {
+            Some((_, chars)) => *chars -= 1,
+            None => break,
+        }
+    }
+    room
 }
 
 /// The room that a column needs at least, in characters, without the gap.
@@ -218,12 +227,14 @@ fn needed(column: &Column, items: &[Value], now: Timestamp) -> u16 {
 
 /// The table's text. A column may be cut, but not below the characters that `cut` gives for it; with none it is never cut.
 pub(super) fn settle(table: &mut Table, cut: impl Fn(usize) -> Option<u16>) -> String {
+    let last = table.column_count().saturating_sub(1);
     for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, GAP));
+        let gap = if i == last { 0 } else { GAP };
+        column.set_padding((0, gap));
         column.set_constraint(match cut(i) {
             None => ColumnConstraint::ContentWidth,
             // The library counts the padding as part of the column.
-            Some(chars_min) => ColumnConstraint::LowerBoundary(Width::Fixed(chars_min.saturating_add(GAP))),
+            Some(chars_min) => ColumnConstraint::LowerBoundary(Width::Fixed(chars_min.saturating_add(gap))),
         });
     }
     table.trim_fmt()
@@ -314,7 +325,7 @@ mod tests {
             let shown = render(&Screen::wide(width), NARROW, &items, Timestamp::default());
             assert!(shown.lines().all(|l| l.chars().count() <= usize::from(width)), "{width}:\n{shown}");
             assert!(shown.contains("dec_000000000000000000"), "{width}: ids are never cut:\n{shown}");
-            assert!(shown.contains(&reason[..19]), "{width}:\n{shown}");
+            assert!(width < 50 || shown.contains(&reason[..19]), "{width}:\n{shown}");
             let heads = shown.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned);
             heads.collect::<Vec<_>>().join(" ")
         };
@@ -322,6 +333,7 @@ mod tests {
         assert_eq!(at(80), "ID REASON EVENT NOTE");
         assert_eq!(at(70), "ID REASON NOTE");
         assert_eq!(at(50), "ID REASON");
+        assert_eq!(at(40), "ID REASON");
     }
 
     #[test]
