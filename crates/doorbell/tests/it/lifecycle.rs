@@ -160,6 +160,7 @@ async fn a_second_signal_ends_agents_at_once_and_they_run_again_after_the_next_s
         "waiting up to 1h for 1 run at work ({run}). Ctrl-C or SIGTERM again does not wait: it ends it at once"
     );
     assert!(door.log().contains(&told), "{}", door.log());
+    assert!(door.log().contains("an attempt started"), "{}", door.log());
     signal(&door, Signal::TERM);
     assert_eq!(door.wait().await, Some(0), "{}", door.log());
     std::fs::write(door.path().join("go"), "").unwrap();
