@@ -43,7 +43,10 @@ pub async fn complete(house: &House, run: RunId, token: &str, outcome: Outcome) 
     let policy = catalog.agents.get(&found.agent).map_or_else(held_policy, |agent| agent.policy(passing));
     let standing = Standing { attempt: found.attempt, created_at: found.created_at };
     match conclude(house, lease, standing, outcome, &policy).await {
-        Ended::As(state) => Ok(state),
+        Ended::As(state) => {
+            tracing::info!(run.id = %run, agent = %found.agent, %state, "an agent called back: its attempt ended");
+            Ok(state)
+        }
         Ended::Fenced => Err(CompleteError::Stale),
         Ended::Unknown => Err(StoreError::Closed.into()),
     }

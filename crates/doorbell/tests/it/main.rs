@@ -6,6 +6,7 @@
 mod cli;
 mod demo;
 mod durability;
+mod fatal;
 mod library;
 mod lifecycle;
 mod runs;
