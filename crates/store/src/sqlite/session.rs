@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use doorbell_core::decision::NewDecision;
 use doorbell_core::ports::StoreError;
@@ -28,6 +28,8 @@ use super::{Shared, accept, decisions, dedup};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
+/// A batch is not held open longer for others to join.
+const GATHER_MAX: Duration = Duration::from_micros(500);
 /// Pending events whose rows are written although nobody asks for them: few enough not to hold the next batch up.
 const PENDING_MAX: usize = 64;
 /// The same in bytes.
@@ -81,6 +83,24 @@ impl Writer {
         }
         drop(lock);
         shared.closed.send_replace(true);
+    }
+}
+
+/// While the processor is busy with others that are about to ask, lets them: one fsync then does for all. With nobody else
+/// to run this costs nothing.
+fn gather(steps: &mut mpsc::Receiver<Box<dyn Step>>, batch: &mut Vec<Box<dyn Step>>) {
+    let begun = Instant::now();
+    loop {
+        let before = batch.len();
+        std::thread::yield_now();
+        while batch.len() < BATCH_MAX
+            && let Ok(step) = steps.try_recv()
+        {
+            batch.push(step);
+        }
+        if batch.len() == before || batch.len() == BATCH_MAX || begun.elapsed() > GATHER_MAX {
+            return;
+        }
     }
 }
 
@@ -208,6 +228,7 @@ impl<'c> Session<'c> {
                 continue;
             }
             let begun = Instant::now();
+            gather(steps, &mut batch);
             let size = batch.len();
             if !self.log(&mut batch, space) {
                 let notes = self.shared.notes.take();
