@@ -1,6 +1,8 @@
 //! What an agent is told: the envelope of one attempt, built from the stored run and event and the trigger's prompt.
 //! The worker builds it for an attempt, the API for a dry run.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::attempt::{Envelope, EventFacts, RunFacts};
@@ -42,13 +44,18 @@ pub fn for_run(
 pub fn build(run: RunFacts, event: &Event, trigger: &Trigger, clock: &Clock) -> Result<Envelope, String> {
     let body = event.body.clone().unwrap_or_default();
     let body = Body::restore(event.body_format, body).map_err(|e| e.to_string())?;
-    let prompt = prompt(event, &body, trigger, clock)?;
-    Ok(Envelope { run, event: told(event, &body), prompt, events: Vec::new() })
+    let data = body.data();
+    let prompt = prompt(event, &body, &data, trigger, clock)?;
+    Ok(Envelope { run, event: told_with(event, data), prompt, events: Vec::new() })
 }
 
 /// An event as agents and the API are told it.
 pub fn told(event: &Event, body: &Body) -> EventFacts {
-    let (data, data_base64) = match body.data() {
+    told_with(event, body.data())
+}
+
+fn told_with(event: &Event, data: Data) -> EventFacts {
+    let (data, data_base64) = match data {
         Data::Json(raw) => (Some(raw), None),
         Data::Base64(text) => (None, Some(text)),
     };
@@ -85,15 +92,20 @@ pub fn scope<'a>(event: &'a Event, data: &'a Value) -> Scope<'a> {
     }
 }
 
-fn prompt(event: &Event, body: &Body, trigger: &Trigger, clock: &Clock) -> Result<String, String> {
-    let value = body.value().map_err(|e| e.to_string())?;
-    fenced(&Fence::new(clock.random()), trigger.prompt.as_ref(), &scope(event, &value), body)
+fn prompt(event: &Event, body: &Body, data: &Data, trigger: &Trigger, clock: &Clock) -> Result<String, String> {
+    let fence = Fence::new(clock.random());
+    // Only a template looks into the body.
+    let value = match trigger.prompt {
+        Some(_) => body.value().map_err(|e| e.to_string())?,
+        None => Value::Null,
+    };
+    fenced(&fence, trigger.prompt.as_ref(), &scope(event, &value), data)
 }
 
 /// The whole prompt: the operator's part (or a plain sentence where there is none) and the fenced event, where the
 /// operator put it or at the end.
-fn fenced(fence: &Fence, template: Option<&Template>, scope: &Scope<'_>, body: &Body) -> Result<String, String> {
-    let block = fence.block(&shown(body));
+fn fenced(fence: &Fence, template: Option<&Template>, scope: &Scope<'_>, data: &Data) -> Result<String, String> {
+    let block = fence.block(&shown(data));
     let Some(template) = template else {
         let kind = if scope.event.kind.is_empty() { "event" } else { scope.event.kind };
         let line = format!("An event arrived: {} from source {}.", fence.value(kind), scope.event.source);
@@ -104,14 +116,15 @@ fn fenced(fence: &Fence, template: Option<&Template>, scope: &Scope<'_>, body: &
 }
 
 /// The body as text.
-fn shown(body: &Body) -> String {
-    match body.data() {
-        Data::Json(raw) => match serde_json::from_str::<String>(raw.get()) {
-            Ok(text) => text,
-            Err(_) => raw.get().to_owned(),
+fn shown(data: &Data) -> Cow<'_, str> {
+    match data {
+        Data::Json(raw) if raw.get().starts_with('"') => match serde_json::from_str::<String>(raw.get()) {
+            Ok(text) => Cow::Owned(text),
+            Err(_) => Cow::Borrowed(raw.get()),
         },
+        Data::Json(raw) => Cow::Borrowed(raw.get()),
         Data::Base64(text) => {
-            format!("(binary data, {} characters of base64 in the envelope's data_base64)", text.len())
+            format!("(binary data, {} characters of base64 in the envelope's data_base64)", text.len()).into()
         }
     }
 }
@@ -157,7 +170,7 @@ mod tests {
         };
         let scope = Scope { event, data: &data, headers: &[], query: &[] };
         let template = template.map(|t| Template::compile(t).unwrap());
-        fenced(&Fence::new(0xabc), template.as_ref(), &scope, &body)
+        fenced(&Fence::new(0xabc), template.as_ref(), &scope, &body.data())
     }
 
     #[test]

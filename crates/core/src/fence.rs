@@ -69,6 +69,10 @@ fn cut(text: &str) -> String {
 /// Without characters that a person does not see but a model reads, with control characters made visible, and without
 /// anything that looks like one of our tags.
 fn harmless(text: &str) -> String {
+    let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'<' || b == b'\n' || b == b'\t';
+    if text.bytes().all(plain) {
+        return text.to_owned();
+    }
     let mut clean = String::with_capacity(text.len());
     let mut rest = text.chars().filter(|c| !is_invisible(*c)).peekable();
     while let Some(c) = rest.next() {
