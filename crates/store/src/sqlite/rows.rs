@@ -2,12 +2,13 @@
 //! a method of `Record`, and [`save`]; only accepting and the lane marks write by themselves.
 
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use doorbell_core::Timestamp;
 use doorbell_core::attempt::Usage;
 use doorbell_core::lane::LaneId;
 use doorbell_core::run::State;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::book::time;
 use super::errors::corrupt;
@@ -86,39 +87,49 @@ pub(super) fn save(conn: &Connection, r: &Record, output: &Output) -> rusqlite::
     let children = text((!r.children.is_empty()).then(|| serde_json::to_string(&r.children)))?;
     let approval = text(r.approval.as_ref().map(serde_json::to_string))?;
     let millis = |at: Option<Timestamp>| at.map(Timestamp::millis);
-    let sql = "UPDATE runs SET state = ?2, blocked = ?3, passed = ?4, due_at = ?5, ord = ?6, attempt = ?7, lease = ?8,
-                   holder = ?9, lease_until = ?10, deferred = ?11, started_at = ?12, finished_at = ?13, steps = ?14,
-                   tokens = ?15, cost_usd = ?16, cancel_by = ?17, children = ?18, approval = ?19, error = ?20, moves = ?21
-               WHERE seq = ?1";
-    conn.prepare_cached(sql)?.execute(params![
-        r.seq.cast_signed(),
-        r.state.code(),
-        r.blocked,
-        r.passed,
-        r.due_at.millis(),
-        r.ord.cast_signed(),
-        r.attempt,
-        r.lease.cast_signed(),
-        r.holder.cast_signed(),
-        millis(r.lease_until),
-        r.deferred,
-        millis(r.started_at),
-        millis(r.finished_at),
-        r.steps.map(u64::cast_signed),
-        r.usage.tokens.map(u64::cast_signed),
-        r.usage.cost_usd,
-        r.cancel_by,
-        children,
-        approval,
-        r.error,
-        moves::encode(&r.moves),
-    ])?;
-    let bytes = match output {
-        Output::Keep => return Ok(()),
-        Output::Set(bytes) => Some(&bytes[..]),
-        Output::Clear => None,
+    const MOVING: &str = "UPDATE runs SET state = ?2, blocked = ?3, passed = ?4, due_at = ?5, ord = ?6, attempt = ?7,
+                   lease = ?8, holder = ?9, lease_until = ?10, deferred = ?11, started_at = ?12, finished_at = ?13,
+                   steps = ?14, tokens = ?15, cost_usd = ?16, cancel_by = ?17, children = ?18, approval = ?19, error = ?20,
+                   moves = ?21";
+    static KEEP: LazyLock<String> = LazyLock::new(|| format!("{MOVING} WHERE seq = ?1"));
+    static SET: LazyLock<String> = LazyLock::new(|| format!("{MOVING}, output = ?22 WHERE seq = ?1"));
+    let (sql, output) = match output {
+        Output::Keep => (&*KEEP, None),
+        Output::Set(bytes) => (&*SET, Some(Some(&bytes[..]))),
+        Output::Clear => (&*SET, Some(None)),
     };
-    conn.prepare_cached("UPDATE runs SET output = ?2 WHERE seq = ?1")?.execute(params![r.seq.cast_signed(), bytes])?;
+    let mut statement = conn.prepare_cached(sql)?;
+    let moves = moves::encode(&r.moves);
+    let columns: [&dyn ToSql; 21] = [
+        &r.seq.cast_signed(),
+        &r.state.code(),
+        &r.blocked,
+        &r.passed,
+        &r.due_at.millis(),
+        &r.ord.cast_signed(),
+        &r.attempt,
+        &r.lease.cast_signed(),
+        &r.holder.cast_signed(),
+        &millis(r.lease_until),
+        &r.deferred,
+        &millis(r.started_at),
+        &millis(r.finished_at),
+        &r.steps.map(u64::cast_signed),
+        &r.usage.tokens.map(u64::cast_signed),
+        &r.usage.cost_usd,
+        &r.cancel_by,
+        &children,
+        &approval,
+        &r.error,
+        &moves,
+    ];
+    for (column, at) in columns.iter().zip(1..) {
+        statement.raw_bind_parameter(at, column)?;
+    }
+    if let Some(output) = output {
+        statement.raw_bind_parameter(22, output)?;
+    }
+    statement.raw_execute()?;
     Ok(())
 }
 
