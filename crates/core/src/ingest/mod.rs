@@ -59,6 +59,31 @@ pub fn is_refused_unread(house: &House, source: &Source, remote: Option<IpAddr>)
     check_open(house, source).is_err() || check_address(webhook, remote, &mut Vec::new()).is_err()
 }
 
+/// Decides on a request whose method carries no events: the sender's handshake, or a no. Its body was not read.
+///
+/// What strangers can cause is written behind, like every other refusal of theirs.
+pub async fn greet(house: &House, source: &Arc<Source>, ring: Ring<'_>) -> Answer {
+    let mut checks = Vec::new();
+    let refused = match source.webhook() {
+        None => Early::new(No::NotFound, "not_a_webhook", "this source takes no webhooks"),
+        Some(webhook) => {
+            let asked = check_open(house, source).and_then(|()| check_address(webhook, ring.remote, &mut checks));
+            match (asked, webhook.verifier.greeting(&ring.request)) {
+                (Err(no), _) => no,
+                (Ok(()), Some(answer)) => {
+                    house.store.note(handshake_decision(house, source, ring.remote, checks));
+                    return Answer::Handshake(answer);
+                }
+                (Ok(()), None) => {
+                    let reason = format!("a {} came that is not this sender's handshake", ring.request.method);
+                    Early::new(No::NotVerified, "not_a_handshake", reason)
+                }
+            }
+        }
+    };
+    Answer::Refused(refuse(house, Some(&source.name), ring.remote, *refused, checks).await)
+}
+
 /// Records a refusal that the caller made itself: unknown path, body too large, stopping.
 pub async fn refuse_early(
     house: &House,
@@ -146,9 +171,20 @@ async fn decide(
     };
     check_open(house, source)?;
     check_address(webhook, ring.remote, checks)?;
-    let verified = check_sender(webhook, ring, house, checks)?;
+    let verified = match check_sender(webhook, ring, house, checks) {
+        Ok(verified) => verified,
+        // Some senders ask before they have anything to sign with. Asked last, so that what is signed is never mistaken for it.
+        Err(no) => match webhook.verifier.greeting(&ring.request) {
+            Some(answer) => {
+                let decision = handshake_decision(house, source, ring.remote, std::mem::take(checks));
+                house.store.note(decision);
+                return Ok(Answer::Handshake(answer));
+            }
+            None => return Err(no),
+        },
+    };
     let (body, view) = read(source, webhook, ring, checks)?;
-    if let Some(answer) = webhook.preset.handshake(&ring.request, &view, &verified) {
+    if let Some(answer) = webhook.verifier.handshake(&ring.request, &view, &verified) {
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
     }
@@ -310,7 +346,14 @@ fn read(
 }
 
 async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {
-    let decision = NewDecision {
+    if let Err(error) = house.store.record(handshake_decision(house, source, remote, checks)).await {
+        tracing::warn!(%error, "a handshake could not be recorded");
+    }
+}
+
+fn handshake_decision(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) -> NewDecision {
+    metrics::counter!("doorbell_handshakes_total", "source" => source.name.to_string()).increment(1);
+    NewDecision {
         at: house.clock.now(),
         source: Some(source.name.clone()),
         kind: Kind::Handshake,
@@ -319,10 +362,6 @@ async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>
         checks,
         event: None,
         remote,
-    };
-    metrics::counter!("doorbell_handshakes_total", "source" => source.name.to_string()).increment(1);
-    if let Err(error) = house.store.record(decision).await {
-        tracing::warn!(%error, "a handshake could not be recorded");
     }
 }
 

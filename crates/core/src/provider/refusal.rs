@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::scheme::TimeUnit;
+use super::encoding::TimeUnit;
 use super::select::Place;
 use crate::Timestamp;
 
@@ -69,6 +69,19 @@ pub enum Refusal {
     },
     /// This sender signs the public URL, and the server does not know its own.
     UrlUnknown,
+    /// The digest that is signed is not the body's.
+    DigestMismatch(Cow<'static, str>),
+    /// A claim of the token is not there.
+    ClaimMissing(String),
+    /// A claim of the token says something else than it should.
+    ClaimMismatch {
+        /// Its name.
+        claim: String,
+        /// What it should be, in words.
+        wanted: &'static str,
+    },
+    /// The list whose elements are each checked is missing, empty or too long.
+    NothingToCheck(Place),
 }
 
 impl Refusal {
@@ -88,6 +101,10 @@ impl Refusal {
             Self::TimestampStale { .. } => "timestamp_stale",
             Self::TimestampFuture { .. } => "timestamp_future",
             Self::UrlUnknown => "url_unknown",
+            Self::DigestMismatch(_) => "digest_mismatch",
+            Self::ClaimMissing(_) => "claim_missing",
+            Self::ClaimMismatch { .. } => "claim_mismatch",
+            Self::NothingToCheck(_) => "nothing_to_check",
         }
     }
 
@@ -114,6 +131,10 @@ impl Refusal {
                 format!("signed at most {} s ahead of our clock", tolerance.as_secs()).into()
             }
             Self::UrlUnknown => "the public URL, which is signed: set server.public_url".into(),
+            Self::DigestMismatch(place) => format!("the body's SHA-256 in {place}").into(),
+            Self::ClaimMissing(claim) => format!("the claim `{claim}`").into(),
+            Self::ClaimMismatch { claim, wanted } => format!("{wanted} in the claim `{claim}`").into(),
+            Self::NothingToCheck(place) => format!("a list of 1 to 1000 in {place}, each with its own proof").into(),
         }
     }
 
@@ -138,6 +159,10 @@ impl Refusal {
                 format!("a right signature, {} s ahead: one of the two clocks is wrong", ahead.as_secs()).into()
             }
             Self::UrlUnknown => "no public URL in the configuration".into(),
+            Self::DigestMismatch(_) => "another body's".into(),
+            Self::ClaimMissing(_) => "a token without it".into(),
+            Self::ClaimMismatch { .. } => "something else".into(),
+            Self::NothingToCheck(_) => "none, no elements, or too many".into(),
         }
     }
 

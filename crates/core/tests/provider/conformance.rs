@@ -136,11 +136,11 @@ fn slack_is_answered_its_challenge_and_only_that() {
     let verifier = Verifier::new(Arc::clone(slack), &secrets(&vector.secrets), VerifyOptions::default()).unwrap();
     let rung = rung(vector);
     let checked = rung.verify(&verifier, Timestamp::from_secs(vector.now_s)).unwrap();
-    let answer = rung.with(|r| slack.handshake(r, &view(slack, &rung), &checked)).unwrap();
+    let answer = rung.with(|r| verifier.handshake(r, &view(slack, &rung), &checked)).unwrap();
     assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, "3eZbrw1a"));
     assert_eq!(answer.headers["content-type"], "text/plain");
     let event = serde_json::json!({"type": "event_callback", "challenge": "3eZbrw1a"});
-    assert_eq!(rung.with(|r| slack.handshake(r, &event, &checked)), None);
+    assert_eq!(rung.with(|r| verifier.handshake(r, &event, &checked)), None);
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn an_unsound_rule_is_a_fault() {
     let hmac =
         "scheme = \"hmac\"\nhash = \"sha256\"\nsecret = \"raw\"\nencoding = \"hex\"\nsignature = \"header:x-sig\"\n";
     let time = "timestamp = \"header:x-t\"\ntimestamp_unit = \"s\"\ntolerance = \"5m\"\n";
-    faulty("scheme = \"jwt\"", "`jwt`: use one of hmac");
+    faulty("scheme = \"jws\"", "`jws`: use one of hmac");
     faulty(&format!("{hmac}{time}signed = \"{{body}}\""), "not signed, so anybody can renew it");
     faulty(&format!("{hmac}signed = \"{{ts}}{{body}}\""), "does not say where it stands");
     faulty(&format!("{hmac}signed = \"{{secret}}{{body}}\""), "belongs to the scheme \"digest\"");
@@ -205,7 +205,7 @@ fn a_source_sets_what_the_preset_allows_and_nothing_else() {
     let set = [("header", "x-hub"), ("hash", "sha512"), ("encoding", "base64"), ("prefix", "sig=")];
     let changed = hmac.with_settings(&set).unwrap();
     let signed = changed.scheme.signed().unwrap();
-    assert_eq!(signed.place.to_string(), "header x-hub");
+    assert_eq!(signed.places[0].to_string(), "header x-hub");
     assert_eq!(changed.scheme.name(), "hmac-sha512");
     let faults = hmac.with_settings(&[("hash", "md5"), ("header", "no header"), ("tolerance", "1s")]).unwrap_err();
     assert_eq!(faults.len(), 3, "{faults:?}");

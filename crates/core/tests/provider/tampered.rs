@@ -330,10 +330,10 @@ proptest! {
             let (_, verifier) = ready(id, &texts);
             let mut headers = HeaderMap::new();
             let odd = HeaderValue::from_bytes(&value).unwrap();
-            for name in preset.keep_headers.iter().chain(preset.credential().and_then(|p| match p {
+            for name in preset.keep_headers.iter().chain(preset.credentials().iter().filter_map(|p| match p {
                 provider::Place::Header(name) => Some(name),
                 _ => None,
-            }).iter()) {
+            })) {
                 headers.append(name, odd.clone());
             }
             let odd_time = HeaderValue::from_bytes(&time).unwrap();

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use doorbell_core::Secret;
-use doorbell_core::provider::{self, Algorithm, Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::provider::{self, Algorithm, JwtAlgorithm, Preset, Scheme, Verifier, VerifyOptions};
 
 use super::Env;
 use super::screen::Screen;
@@ -111,7 +111,8 @@ fn offered() -> impl Iterator<Item = &'static Arc<Preset>> {
 fn is_offered(preset: &Preset) -> bool {
     let general = ["api-key", "basic", "bearer", "hmac", "none"].contains(&preset.id.as_str());
     let shared = match &preset.scheme {
-        Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Ed25519),
+        Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)),
+        Scheme::Jwt(rule) => rule.algorithm == JwtAlgorithm::Hs256,
         Scheme::Token { .. } => true,
         Scheme::Basic | Scheme::None => false,
     };

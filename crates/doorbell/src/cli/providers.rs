@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
-use doorbell_core::provider::{self, Algorithm, Confidence, Hash, Piece, Place, Preset, Scheme, Template};
+use doorbell_core::provider::{self, Algorithm, Confidence, Hash, Piece, Preset, Scheme, Template};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -76,8 +76,8 @@ fn describe(preset: &Arc<Preset>) -> Value {
         "name": preset.name,
         "scheme": scheme(&preset.scheme),
         "confidence": confidence(preset.confidence),
-        "proof": preset.credential().map(|place| place.to_string()),
-        "signed": preset.scheme.signed().map(|s| written(&s.template)),
+        "proof": preset.credentials().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "signed": preset.scheme.signed().map(|s| texts(&s.templates)),
         "tolerance_s": preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| t.tolerance.as_secs()),
         "event_id": texts(&preset.event.id),
         "event_type": texts(&preset.event.event_type),
@@ -136,17 +136,16 @@ fn scheme(scheme: &Scheme) -> String {
     let hash = |h: Hash| match h {
         Hash::Sha1 => "sha1",
         Hash::Sha256 => "sha256",
+        Hash::Sha384 => "sha384",
         Hash::Sha512 => "sha512",
     };
     match scheme {
         Scheme::Signed(signed) => match signed.algorithm {
-            Algorithm::Hmac(h) => format!("hmac-{}", hash(h)),
             Algorithm::Digest(h) => format!("{} over text and secret", hash(h)),
-            Algorithm::Ed25519 => "ed25519".to_owned(),
+            _ => scheme.name().to_owned(),
         },
-        Scheme::Token { .. } => "token".to_owned(),
-        Scheme::Basic => "basic".to_owned(),
         Scheme::None => "none: anybody may send".to_owned(),
+        _ => scheme.name().to_owned(),
     }
 }
 
@@ -160,14 +159,24 @@ fn written(template: &Template) -> String {
         return place.to_string();
     }
     let piece = |p: &Piece| match p {
-        Piece::Literal(text) => text.clone(),
+        Piece::Literal(text) => text.replace('\n', "\\n"),
         Piece::Body => "{body}".into(),
+        Piece::Payload => "{payload}".into(),
+        Piece::SortedForm => "{sorted form}".into(),
+        Piece::Canonical(list) => format!("{{canonical request with the headers of {list}}}"),
         Piece::Timestamp => "{ts}".into(),
         Piece::Method => "{method}".into(),
         Piece::Url => "{url}".into(),
+        Piece::UrlWithPort => "{url with port}".into(),
+        Piece::UrlWithoutPort => "{url without port}".into(),
+        Piece::PlivoUrl => "{url, sorted query, sorted form}".into(),
         Piece::Path => "{path}".into(),
         Piece::Secret => "{secret}".into(),
-        Piece::At(place) => format!("{{{}}}", Place::to_string(place)),
+        Piece::KeyName => "{key name}".into(),
+        Piece::At(place) => format!("{{{place}}}"),
+        Piece::Optional(place) => format!("{{{place}, if there is one}}"),
+        Piece::Lower(place) => format!("{{{place}, lower case}}"),
+        Piece::Mac(_, place) => format!("{{HMAC of {place}}}"),
     };
     template.pieces().iter().map(piece).collect()
 }

@@ -208,8 +208,12 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let preset = preset?;
     let newest = secrets.first().cloned();
     check_retention(given, &preset, around);
+    let verify_token = match &table.verify_token {
+        Some(at) => Some(around.secrets.one(at, &format!("{}.verify_token", given.key))?),
+        None => None,
+    };
     let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
-    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance });
+    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
     let webhook = Webhook {
