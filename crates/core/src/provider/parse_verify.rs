@@ -85,6 +85,7 @@ fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Sch
     let templates = templates(section);
     let timestamp = timestamp(section, &templates, separator.is_some());
     let digest = section.text("digest").and_then(|t| place(section, t));
+    let requires = requires(section);
     let algorithm = algorithm?;
     if templates.is_empty() {
         return None;
@@ -105,6 +106,7 @@ fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Sch
         templates,
         digest,
         timestamp,
+        requires,
     })))
 }
 
@@ -117,6 +119,15 @@ fn places(section: &Section<'_, '_>) -> Option<Vec<Place>> {
     let count = written.len();
     let places: Vec<Place> = written.into_iter().filter_map(|t| place(section, t)).collect();
     (places.len() == count).then_some(places)
+}
+
+/// `header:a | header:b`: one or the other.
+fn requires(section: &Section<'_, '_>) -> Vec<Vec<Place>> {
+    let several = |t: At<String>| {
+        let one = |name: &str| place(section, At { offset: t.offset, value: name.trim().to_owned() });
+        t.value.split('|').filter_map(one).collect()
+    };
+    section.texts("requires").into_iter().map(several).collect()
 }
 
 fn templates(section: &Section<'_, '_>) -> Vec<Template> {
@@ -207,6 +218,7 @@ fn timestamp(section: &Section<'_, '_>, templates: &[Template], list: bool) -> O
     let text = section.text("timestamp");
     let unit: Option<TimeUnit> = section.word("timestamp_unit", &TIME_UNITS);
     let tolerance = section.duration("tolerance");
+    let ahead = section.duration("tolerance_ahead").map(|t| t.value);
     let text = text?;
     let place = match text.value.strip_prefix("signature:") {
         Some(prefix) => {
@@ -231,5 +243,5 @@ fn timestamp(section: &Section<'_, '_>, templates: &[Template], list: bool) -> O
     if !section.has("tolerance") {
         section.fault(text.offset, "`tolerance` is missing: add for example `tolerance = \"300s\"`");
     }
-    Some(TimestampRule { place, unit: unit?, tolerance: tolerance?.value })
+    Some(TimestampRule { place, unit: unit?, tolerance: tolerance?.value, ahead })
 }

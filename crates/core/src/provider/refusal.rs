@@ -47,6 +47,8 @@ pub enum Refusal {
     },
     /// Something that is signed is not there.
     PartMissing(Place),
+    /// Something that every delivery of this sender has is not there.
+    RequiredMissing(Vec<Place>),
     /// Something that is signed is there twice, so that nobody knows which one the sender meant.
     PartRepeated(Place),
     /// There is no timestamp where it should be.
@@ -94,7 +96,7 @@ impl Refusal {
             Self::CredentialMissing(_) => "credential_missing",
             Self::CredentialMalformed { .. } => "credential_malformed",
             Self::CredentialMismatch { .. } => "credential_mismatch",
-            Self::PartMissing(_) => "part_missing",
+            Self::PartMissing(_) | Self::RequiredMissing(_) => "part_missing",
             Self::PartRepeated(_) => "part_repeated",
             Self::TimestampMissing => "timestamp_missing",
             Self::TimestampMalformed(_) => "timestamp_malformed",
@@ -124,6 +126,10 @@ impl Refusal {
                 n => format!("one of this source's {n} secrets").into(),
             },
             Self::PartMissing(place) | Self::PartRepeated(place) => format!("one {place}, which is signed").into(),
+            Self::RequiredMissing(places) => {
+                let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+                format!("{}, which this sender always sends", places.join(" or ")).into()
+            }
             Self::TimestampMissing => "the time of signing".into(),
             Self::TimestampMalformed(unit) => format!("the time of signing as {}", unit.name()).into(),
             Self::TimestampStale { tolerance, .. } => format!("signed at most {} s ago", tolerance.as_secs()).into(),
@@ -141,9 +147,11 @@ impl Refusal {
     /// What the check saw.
     pub fn seen(&self) -> Cow<'static, str> {
         match self {
-            Self::SignatureMissing(_) | Self::CredentialMissing(_) | Self::PartMissing(_) | Self::TimestampMissing => {
-                "nothing".into()
-            }
+            Self::SignatureMissing(_)
+            | Self::CredentialMissing(_)
+            | Self::PartMissing(_)
+            | Self::RequiredMissing(_)
+            | Self::TimestampMissing => "nothing".into(),
             Self::SignatureMalformed { seen, .. } | Self::CredentialMalformed { seen, .. } => (*seen).into(),
             Self::SignatureMismatch { .. } => {
                 "another signature: a different secret, or the request was changed on its way".into()
@@ -166,13 +174,19 @@ impl Refusal {
         }
     }
 
-    /// What stale and future mean, in one place: `at` must lie within `tolerance` of `now`, on either side.
-    pub(super) fn of_time(at: Timestamp, now: Timestamp, tolerance: Duration) -> Result<(), Self> {
+    /// What stale and future mean, in one place: `at` must lie at most `tolerance` before `now` and at most `ahead_max`
+    /// after it.
+    pub(super) fn of_time(
+        at: Timestamp,
+        now: Timestamp,
+        tolerance: Duration,
+        ahead_max: Duration,
+    ) -> Result<(), Self> {
         let (age, ahead) = (now.since(at), at.since(now));
         if age > tolerance {
             Err(Self::TimestampStale { age, tolerance })
-        } else if ahead > tolerance {
-            Err(Self::TimestampFuture { ahead, tolerance })
+        } else if ahead > ahead_max {
+            Err(Self::TimestampFuture { ahead, tolerance: ahead_max })
         } else {
             Ok(())
         }

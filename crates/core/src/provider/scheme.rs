@@ -63,6 +63,8 @@ pub struct Signed {
     pub digest: Option<Place>,
     /// When it was signed, if the sender says so.
     pub timestamp: Option<TimestampRule>,
+    /// Places that a delivery of this sender always has; of each list one.
+    pub requires: Vec<Vec<Place>>,
 }
 
 /// The rule of a signed token. It has one algorithm: what the token's own header asks for decides nothing.
@@ -108,6 +110,8 @@ pub struct TimestampRule {
     pub unit: TimeUnit,
     /// How far it may lie from our clock, before or after.
     pub tolerance: Duration,
+    /// How far ahead it may lie, where that differs.
+    pub ahead: Option<Duration>,
 }
 
 /// Where a timestamp stands.

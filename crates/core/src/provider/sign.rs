@@ -104,7 +104,7 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
             parts.query = Some((name.clone(), format!("{prefix}{}", secret.expose())));
         }
         Scheme::Token { place, .. } => return Err(SignError::NotAHeader(place.to_string())),
-        Scheme::Signed(signed) => add_signature(signed, secret, &draft, now, &mut parts.headers)?,
+        Scheme::Signed(signed) => add_signature(signed, secret, &draft, now, &mut parts)?,
         Scheme::Jwt(rule) => {
             let token = format!("{}{}", rule.prefix, token(rule, secret, &draft, now)?);
             parts.headers.insert(header(&rule.place)?, sensitive(&token)?);
@@ -145,38 +145,25 @@ fn add_signature(
     secret: &Secret,
     draft: &Draft<'_>,
     now: Timestamp,
-    headers: &mut HeaderMap,
+    parts: &mut SignedParts,
 ) -> Result<(), SignError> {
-    let name = header(signed.place())?;
-    let body: Option<Value> = serde_json::from_slice(draft.body).ok();
-    let mut timestamp = String::new();
-    let mut items = Vec::new();
-    if let Some(rule) = &signed.timestamp {
-        timestamp = rule.unit.write(now);
-        match &rule.place {
-            TimestampPlace::InSignature(prefix) => items.push(format!("{prefix}{timestamp}")),
-            TimestampPlace::At(Place::Header(name)) => {
-                headers.insert(name, HeaderValue::from_str(&timestamp)?);
-            }
-            // In the body it is the caller's, and signed with it.
-            TimestampPlace::At(_) => {}
-        }
-    }
+    let timestamp = signed.timestamp.as_ref().map(|rule| rule.unit.write(now)).unwrap_or_default();
     let timestamp_at = signed.timestamp.as_ref().and_then(|t| match &t.place {
         TimestampPlace::At(place) => Some(place),
         TimestampPlace::InSignature(_) => None,
     });
-    let template = signed.templates.first().ok_or_else(|| SignError::Missing("a text to sign".to_owned()))?;
-    for piece in template.pieces() {
-        if let Piece::Canonical(list) = piece {
-            let mut names = vec![list.to_string()];
-            names.extend(timestamp_at.and_then(|p| header(p).ok()).map(ToString::to_string));
-            headers.insert(list, HeaderValue::from_str(&names.join(","))?);
-        }
+    // In the body it is the caller's, and signed with it.
+    if let Some(Place::Header(name)) = timestamp_at {
+        parts.headers.insert(name, HeaderValue::from_str(&timestamp)?);
     }
+    let template = signed.templates.first().ok_or_else(|| SignError::Missing("a text to sign".to_owned()))?;
+    fill_signed(signed, template, timestamp_at, draft.id, &mut parts.headers)?;
+
+    let body: Option<Value> = serde_json::from_slice(draft.body).ok();
     let target =
         draft.url.and_then(|u| u.split_once("://")).map_or("/", |(_, rest)| rest.find('/').map_or("/", |i| &rest[i..]));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let headers = &parts.headers;
     let request = Request { method: draft.method, url: draft.url, path, query, headers, body: draft.body };
     let key = signed.key.decode(secret.expose()).map_err(SignError::BadSecret)?;
     let material = Material {
@@ -187,10 +174,44 @@ fn add_signature(
         secret: &key,
         is_digested: IsDigested::No,
     };
-    let signature = compute(signed.algorithm, template, &material, &key)?;
-    items.push(format!("{}{}", signed.prefix, signed.encoding.encode(&signature)));
-    let value = items.join(signed.separator.as_deref().unwrap_or_default());
-    headers.insert(name, HeaderValue::from_str(&value)?);
+    let signature = signed.encoding.encode(&compute(signed.algorithm, template, &material, &key)?);
+    let mut value = format!("{}{signature}", signed.prefix);
+    if let Some(TimestampPlace::InSignature(prefix)) = signed.timestamp.as_ref().map(|t| &t.place) {
+        value = format!("{prefix}{timestamp}{}{value}", signed.separator.as_deref().unwrap_or_default());
+    }
+    match signed.place() {
+        Place::Header(name) => {
+            parts.headers.insert(name, HeaderValue::from_str(&value)?);
+        }
+        Place::Query(name) => parts.query = Some((name.clone(), value)),
+        other => return Err(SignError::NotAHeader(other.to_string())),
+    }
+    Ok(())
+}
+
+/// Headers that are signed or always sent and that nobody gave: they stand for something of the sender's own, such as a
+/// nonce or the list of signed headers.
+fn fill_signed(
+    signed: &Signed,
+    template: &Template,
+    timestamp_at: Option<&Place>,
+    id: &str,
+    headers: &mut HeaderMap,
+) -> Result<(), SignError> {
+    let required = signed.requires.iter().filter_map(|places| places.first());
+    for place in template.places().chain(required) {
+        let Place::Header(name) = place else { continue };
+        if !headers.contains_key(name) {
+            headers.insert(name, HeaderValue::from_str(id)?);
+        }
+    }
+    for piece in template.pieces() {
+        if let Piece::Canonical(list) = piece {
+            let mut names = vec![list.to_string()];
+            names.extend(timestamp_at.and_then(|p| header(p).ok()).map(ToString::to_string));
+            headers.insert(list, HeaderValue::from_str(&names.join(","))?);
+        }
+    }
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub enum Piece {
     PlivoUrl,
     /// `{payload}`: the raw body, or of a form the JSON in its field `payload`.
     Payload,
+    /// `{escaped_body}`: the raw body with `/` and what is not ASCII escaped as JSON allows (Box).
+    EscapedBody,
     /// `{sorted_form}`: names and values of the form's fields, sorted by name.
     SortedForm,
     /// `{canonical:x}`: method, path, the headers that header `x` lists, and the body, line by line.
@@ -132,7 +134,7 @@ impl Template {
     /// Whether a change of the value at `place` changes this text.
     pub fn covers(&self, place: &Place) -> bool {
         self.pieces.iter().any(|piece| match (piece, place) {
-            (Piece::Body | Piece::Canonical(_) | Piece::SortedForm, Place::Body(_) | Place::Form(_)) => true,
+            (Piece::Body | Piece::EscapedBody | Piece::Canonical(_) | Piece::SortedForm, Place::Body(_) | Place::Form(_)) => true,
             (Piece::Payload, Place::Body(_)) => true,
             (Piece::PlivoUrl, Place::Form(_)) => true,
             (
@@ -146,7 +148,7 @@ impl Template {
 
     /// Whether a change of the body changes this text, wherever in what an agent gets of it.
     pub(super) fn covers_body(&self) -> bool {
-        let whole = [Piece::Body, Piece::Payload, Piece::SortedForm, Piece::PlivoUrl];
+        let whole = [Piece::Body, Piece::EscapedBody, Piece::Payload, Piece::SortedForm, Piece::PlivoUrl];
         self.pieces.iter().any(|p| whole.contains(p) || matches!(p, Piece::Canonical(_)))
     }
 
@@ -168,6 +170,7 @@ impl Template {
                 Piece::Literal(text) => sink(text.as_bytes()),
                 Piece::Body => sink(from.request.body),
                 Piece::Payload => feed_payload(from.request, &mut sink)?,
+                Piece::EscapedBody => canonical::escaped(from.request.body, &mut sink),
                 Piece::SortedForm if from.is_digested == IsDigested::Yes => {}
                 Piece::SortedForm => canonical::sorted_form(from.request.body, &mut sink),
                 Piece::Canonical(list) => canonical::request(from.request, list, from.timestamp_at, &mut sink)?,
@@ -220,6 +223,7 @@ impl Template {
         self.pieces.iter().find_map(|piece| match piece {
             Piece::Body => Some("{body}"),
             Piece::Payload => Some("{payload}"),
+            Piece::EscapedBody => Some("{escaped_body}"),
             Piece::SortedForm => Some("{sorted_form}"),
             Piece::Canonical(_) => Some("{canonical:…}"),
             Piece::Timestamp => Some("{ts}"),
@@ -283,6 +287,7 @@ impl Piece {
         Ok(match inside {
             "body" => Self::Body,
             "payload" => Self::Payload,
+            "escaped_body" => Self::EscapedBody,
             "sorted_form" => Self::SortedForm,
             "ts" => Self::Timestamp,
             "method" => Self::Method,
@@ -314,7 +319,7 @@ impl Piece {
             return Ok(Self::Lower(Place::parse(place)?));
         }
         if !inside.contains(':') {
-            let known = "body, payload, sorted_form, ts, method, url, url_with_port, url_without_port, plivo_url, path, \
+            let known = "body, payload, escaped_body, sorted_form, ts, method, url, url_with_port, url_without_port, plivo_url, path, \
                 secret, header:…, query:…, form:…, body:…, lower:…, canonical:…";
             return Err(format!("`{{{inside}}}` is not a placeholder: use one of {known}"));
         }

@@ -232,6 +232,11 @@ impl Verifier {
         body: Option<&Value>,
         now: Timestamp,
     ) -> Result<(usize, Proof), Refusal> {
+        for places in &signed.requires {
+            if !places.iter().any(|place| place.exact(request, body).is_ok()) {
+                return Err(Refusal::RequiredMissing(places.clone()));
+            }
+        }
         let mut presented = Presented::new(signed);
         let (lone, values);
         if let [place] = signed.places.as_slice() {
@@ -270,7 +275,8 @@ impl Verifier {
         // The time is looked at last: a right signature that is old is worth telling from a forgery.
         if let Some(rule) = &signed.timestamp {
             let at = rule.unit.parse(&timestamp).ok_or(Refusal::TimestampMalformed(rule.unit))?;
-            Refusal::of_time(at, now, self.options.tolerance.unwrap_or(rule.tolerance))?;
+            let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
+            Refusal::of_time(at, now, tolerance, rule.ahead.unwrap_or(tolerance))?;
         }
         let covers = is_digested == IsDigested::Yes || signed.templates.iter().all(|t| t.covers_body());
         Ok((secret, if covers { Proof::Body } else { Proof::Part }))

@@ -19,16 +19,6 @@ fn every_preset() -> Vec<Arc<Preset>> {
     presets
 }
 
-/// Shapes that no built-in preset has yet, so that the next preset of such a shape is data only.
-fn every_shape() -> Vec<Arc<Preset>> {
-    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/shapes");
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files
-        .map(|path| Preset::parse(&std::fs::read_to_string(&path).unwrap(), &path.display().to_string()))
-        .map(|preset| Arc::new(preset.unwrap()))
-        .collect()
-}
-
 fn rung(vector: &Vector) -> Rung {
     Rung {
         method: vector.method.clone(),
@@ -55,7 +45,7 @@ fn every_file_is_a_preset_with_a_good_and_a_bad_vector() {
 #[test]
 fn every_vector_gets_its_verdict() {
     let mut wrong = Vec::new();
-    for preset in every_preset().into_iter().chain(every_shape()) {
+    for preset in every_preset() {
         for vector in &preset.vectors {
             let verifier =
                 Verifier::new(Arc::clone(&preset), &secrets(&vector.secrets), VerifyOptions::default()).unwrap();
