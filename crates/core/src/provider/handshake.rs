@@ -57,6 +57,8 @@ pub enum Wanted {
     Text(String),
     /// Anything at all, written `*`.
     Anything,
+    /// Up to 64 hex digits, written `{hex}`.
+    Hex,
     /// What the source's `verify_token` is, written `{verify_token}`. Never met while none is set.
     VerifyToken,
 }
@@ -106,6 +108,7 @@ impl Verifier {
             match (text, wanted) {
                 (None, _) => false,
                 (Some(_), Wanted::Anything) => true,
+                (Some(text), Wanted::Hex) => text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit()),
                 (Some(text), Wanted::Text(wanted)) => text == *wanted,
                 (Some(text), Wanted::VerifyToken) => {
                     self.options.verify_token.as_ref().is_some_and(|token| token.matches(text.as_bytes()))
@@ -165,7 +168,7 @@ impl Verifier {
 
 /// Whether a value may be answered with its HMAC. Some senders sign their deliveries with the same key and over the bare
 /// body (X), so whoever may choose the value freely gets any body signed by us. A challenge is letters, digits and the
-/// marks of base64; no JSON object can be written with them.
+/// marks of base64; no JSON object can be written with them. (Braintree signs base64; its preset takes hex alone.)
 fn is_plain_challenge(value: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_+/=.".contains(&b);
     (1..=MAC_BYTES_MAX).contains(&value.len()) && value.bytes().all(plain)

@@ -53,6 +53,7 @@ fn when(section: &Section<'_, '_>) -> Vec<(super::Place, Wanted)> {
     for (name, wanted) in section.pairs("when") {
         let wanted = match wanted.as_str() {
             "*" => Wanted::Anything,
+            "{hex}" => Wanted::Hex,
             "{verify_token}" => Wanted::VerifyToken,
             _ => Wanted::Text(wanted),
         };
