@@ -6,9 +6,9 @@ use aws_lc_rs::{digest, hmac};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::key_form::KeyForm;
 use super::presented::Presented;
 use super::refusal::Refusal;
-use super::key_form::KeyForm;
 use super::scheme::{Algorithm, PublicAlgorithm, Signed};
 use super::signed::{Material, Template, Unsignable};
 use crate::Secret;

@@ -59,9 +59,7 @@ impl Preset {
     /// Whether the signature covers every place that `label` is made from.
     fn signs(&self, label: &Template) -> bool {
         let covers = |place: &Place| match &self.scheme {
-            Scheme::Signed(signed) => {
-                signed.places.contains(place) || signed.templates.iter().all(|t| t.covers(place))
-            }
+            Scheme::Signed(signed) => signed.places.contains(place) || signed.templates.iter().all(|t| t.covers(place)),
             Scheme::Jwt(rule) => rule.body.is_some() && matches!(place, Place::Body(_) | Place::Form(_)),
             Scheme::Token { .. } | Scheme::Basic | Scheme::None => false,
         };

@@ -175,7 +175,10 @@ fn sound(
         Some(_) => !is_public,
     };
     if !fits {
-        section.fault(section.offset, "`secret` does not fit the scheme: \"public\" is for public keys, and only for them");
+        section.fault(
+            section.offset,
+            "`secret` does not fit the scheme: \"public\" is for public keys, and only for them",
+        );
     }
 }
 
@@ -188,14 +191,16 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
     let claim = section.text("body_claim");
     let encoding: Option<Encoding> = section.word("body_claim_encoding", &ENCODINGS);
     if let (Some(claim), None) = (&claim, encoding) {
-        section.fault(claim.offset, "`body_claim_encoding` is missing: add for example `body_claim_encoding = \"hex\"`");
+        section
+            .fault(claim.offset, "`body_claim_encoding` is missing: add for example `body_claim_encoding = \"hex\"`");
     }
     let url = section.text("url_claim").map(|t| t.value);
     let issuer = section.text("issuer").map(|t| t.value);
     let required: Vec<String> = section.texts("required").into_iter().map(|t| t.value).collect();
     let tolerance = section.required("tolerance", "\"60s\"").and_then(|_| section.duration("tolerance"));
     if claim.is_none() && !required.iter().any(|r| r == "exp" || r == "iat") {
-        section.fault(section.offset, "a token that binds no body and no time is good for ever: add `required = \"exp\"`");
+        section
+            .fault(section.offset, "a token that binds no body and no time is good for ever: add `required = \"exp\"`");
     }
     let (algorithm, key) = (algorithm?, key?);
     if (algorithm == JwtAlgorithm::Hs256) == (key == KeyForm::Public) {

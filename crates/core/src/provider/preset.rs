@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::encoding::ENCODINGS;
 use super::handshake::Handshake;
 use super::pairing::Pairing;
-use super::encoding::ENCODINGS;
 use super::scheme::{Algorithm, HASHES, Scheme};
 use super::select::Place;
 use super::signed::Template;
@@ -223,7 +223,7 @@ impl Preset {
                     Algorithm::Digest(_) => Algorithm::Digest(hash),
                     Algorithm::Public(_) => {
                         return Err("a signature with a public key has its own hash: leave `hash` out".to_owned());
-                    },
+                    }
                 };
             }
             (_, scheme) => {

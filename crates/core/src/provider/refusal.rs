@@ -176,12 +176,7 @@ impl Refusal {
 
     /// What stale and future mean, in one place: `at` must lie at most `tolerance` before `now` and at most `ahead_max`
     /// after it.
-    pub(super) fn of_time(
-        at: Timestamp,
-        now: Timestamp,
-        tolerance: Duration,
-        ahead_max: Duration,
-    ) -> Result<(), Self> {
+    pub(super) fn of_time(at: Timestamp, now: Timestamp, tolerance: Duration, ahead_max: Duration) -> Result<(), Self> {
         let (age, ahead) = (now.since(at), at.since(now));
         if age > tolerance {
             Err(Self::TimestampStale { age, tolerance })

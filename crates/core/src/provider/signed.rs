@@ -134,7 +134,10 @@ impl Template {
     /// Whether a change of the value at `place` changes this text.
     pub fn covers(&self, place: &Place) -> bool {
         self.pieces.iter().any(|piece| match (piece, place) {
-            (Piece::Body | Piece::EscapedBody | Piece::Canonical(_) | Piece::SortedForm, Place::Body(_) | Place::Form(_)) => true,
+            (
+                Piece::Body | Piece::EscapedBody | Piece::Canonical(_) | Piece::SortedForm,
+                Place::Body(_) | Place::Form(_),
+            ) => true,
             (Piece::Payload, Place::Body(_)) => true,
             (Piece::PlivoUrl, Place::Form(_)) => true,
             (

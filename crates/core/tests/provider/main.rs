@@ -7,6 +7,7 @@ mod conformance;
 mod handshakes;
 mod sdk_cases;
 mod tampered;
+mod traps;
 
 use bytes::Bytes;
 use doorbell_core::provider::{Format, Preset, Refusal, Request, Verified, Verifier};

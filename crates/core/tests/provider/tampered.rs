@@ -292,7 +292,14 @@ fn what_is_signed_for_a_sender_passes_its_check() {
         let body = Bytes::from_static(BODY.as_bytes());
         let url = "https://door.example.com/hooks/sender";
         let headers = HeaderMap::new();
-        let draft = Draft { method: &Method::POST, url: Some(url), id: "msg_1", event_type: "thing.made", headers, body: &body };
+        let draft = Draft {
+            method: &Method::POST,
+            url: Some(url),
+            id: "msg_1",
+            event_type: "thing.made",
+            headers,
+            body: &body,
+        };
         let parts = sign(preset, &Secret::new(secret), draft, NOW).unwrap_or_else(|e| panic!("{id}: {e}"));
         let query = parts.query.map(|(name, value)| format!("?{name}={value}")).unwrap_or_default();
         let rung = Rung { url: Some(format!("{url}{query}")), ..Rung::new(parts.headers, body) };

@@ -1,9 +1,11 @@
 //! `doorbell providers`: the senders that Doorbell knows, from the presets built into it. Needs no server.
 
+mod page;
+
 use std::sync::Arc;
 
 use anyhow::Result;
-use doorbell_core::provider::{self, Algorithm, Confidence, Hash, Piece, Preset, Scheme, Template};
+use doorbell_core::provider::{self, Algorithm, Confidence, Handshake, Hash, Piece, Preset, Scheme, Template, Wanted};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -24,6 +26,9 @@ Examples:
 pub(super) struct ProvidersArgs {
     /// Everything about this one
     name: Option<String>,
+    /// Print the page of the documentation on all of them, as Markdown
+    #[arg(long, conflicts_with = "name", conflicts_with = "json")]
+    page: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -40,6 +45,10 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// If there is no such provider.
 pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
+    if args.page {
+        cx.screen.write(page::page().as_bytes())?;
+        return Ok(Exit::Ok);
+    }
     let Some(name) = &args.name else {
         let all: Vec<Value> = provider::presets().values().map(describe).collect();
         if args.format.json {
@@ -81,6 +90,8 @@ fn describe(preset: &Arc<Preset>) -> Value {
         "tolerance_s": preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| t.tolerance.as_secs()),
         "event_id": texts(&preset.event.id),
         "event_type": texts(&preset.event.event_type),
+        "batch": preset.payload.batch.as_ref().map(|path| format!("{}[]", path.join("."))),
+        "handshakes": preset.handshakes.len(),
         "max_body": preset.payload.max_body,
         "setup": docs.setup,
         "secret": docs.secret_name,
@@ -104,7 +115,11 @@ fn show(cx: &Context, preset: &Arc<Preset>) -> String {
     if let Some(rule) = preset.scheme.signed().and_then(|s| s.timestamp.as_ref()) {
         card.row("may be", format!("{} old or ahead", span_ms(rule.tolerance.as_millis())));
     }
-    card.members(&facts, &["event_id", "event_type", "retries"]);
+    card.members(&facts, &["event_id", "event_type", "batch"]);
+    for handshake in &preset.handshakes {
+        card.row("asks", page::asked(handshake));
+    }
+    card.members(&facts, &["retries"]);
     card.row("answer in", docs.answer_within.map(|d| span_ms(d.as_millis())).unwrap_or_default());
     card.row("known from", confidence(preset.confidence).to_owned());
     card.members(&facts, &["facts_from", "notes"]);
@@ -118,6 +133,11 @@ fn example(preset: &Preset) -> String {
     if preset.scheme != Scheme::None {
         let variable = format!("{}_WEBHOOK_SECRET", name.to_ascii_uppercase());
         text.push_str(&format!("secret = {{ env = \"{variable}\" }}\n"));
+    }
+    let asks_token = |h: &Handshake| h.when.iter().any(|(_, wanted)| *wanted == Wanted::VerifyToken);
+    if preset.handshakes.iter().any(asks_token) {
+        let variable = format!("{}_VERIFY_TOKEN", name.to_ascii_uppercase());
+        text.push_str(&format!("verify_token = {{ env = \"{variable}\" }}\n"));
     }
     text.push_str(&format!("\n[triggers.{name}-events]\nsource = \"{name}\"\nagent = \"helper\"\n"));
     text

@@ -45,7 +45,8 @@ pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
             "how {} signs is known from third parties only, and was not tried against its own code",
             preset.name
         );
-        let advice = "Send a real delivery and look at `doorbell decisions`: a rule that is wrong refuses, it lets nobody in.";
+        let advice =
+            "Send a real delivery and look at `doorbell decisions`: a rule that is wrong refuses, it lets nobody in.";
         cx.report.warning(offset, &format!("{}.provider", given.key), problem, advice);
     }
     set(preset, given, cx)

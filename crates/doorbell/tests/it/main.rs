@@ -6,6 +6,7 @@
 mod cli;
 mod demo;
 mod durability;
+mod handshakes;
 mod library;
 mod lifecycle;
 mod runs;
