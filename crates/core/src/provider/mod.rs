@@ -11,6 +11,7 @@
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
 //!                           encoding   jwt   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept
+//! sns     what is signed, and whose certificate   published   keys that are fetched; not asked by the door yet
 //! sign    the other side, for tests, `send` and `demo`
 //! ```
 
@@ -28,12 +29,14 @@ mod parse_handshake;
 mod parse_verify;
 mod presented;
 mod preset;
+mod published;
 mod read;
 mod refusal;
 mod scheme;
 mod select;
 mod sign;
 mod signed;
+mod sns;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -51,6 +54,7 @@ pub use labels::{LABEL_BYTES_MAX, Labels};
 pub use pairing::{Offer, PAIRING_MAX, Pairing, PairingState};
 pub use parse::Within;
 pub use preset::{Confidence, Docs, EventRules, Format, PayloadRules, Preset, Setting, Vector};
+pub use published::{KeyCache, KeyUnavailable, KeyUrl};
 pub use read::PresetFault;
 pub use refusal::Refusal;
 pub use scheme::{
@@ -59,6 +63,7 @@ pub use scheme::{
 pub use select::Place;
 pub use sign::{Draft, SignError, SignedParts, sign};
 pub use signed::{Piece, Template};
+pub use sns::SnsMessage;
 pub use verify::{Proof, Verified, Verifier, VerifyOptions};
 
 /// A request as it came, before anybody believes it.

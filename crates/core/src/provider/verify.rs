@@ -283,13 +283,16 @@ impl Verifier {
     }
 }
 
+/// Values and where they stand.
+type Found<'r> = Vec<(&'r Place, Cow<'r, [u8]>)>;
+
 /// The values at several places, those that are there.
 fn several<'r>(
     signed: &'r Signed,
     request: &Request<'r>,
     body: Option<&'r Value>,
     presented: &Presented<'_>,
-) -> Result<Vec<(&'r Place, Cow<'r, [u8]>)>, Refusal> {
+) -> Result<Found<'r>, Refusal> {
     let mut values = Vec::new();
     for place in &signed.places {
         match place.exact(request, body) {

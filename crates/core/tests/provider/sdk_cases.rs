@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use doorbell_core::Timestamp;
-use doorbell_core::provider::{self, Verifier, VerifyOptions};
+use doorbell_core::provider::{self, SnsMessage, Verifier, VerifyOptions};
 use http::Method;
 use serde_json::Value;
 
@@ -37,9 +37,16 @@ fn what_the_official_sdks_sign_passes_and_what_is_altered_does_not() {
     let mut wrong = Vec::new();
     for case in &cases {
         let (id, preset) = (case["id"].as_str().unwrap(), case["preset"].as_str().unwrap());
-        // Signed with a key that has to be fetched: `doorbell_core` has no such check yet, and so no such preset.
+        // Signed with a key that has to be fetched, which the door does not do yet: there is no such preset, and only the
+        // pure part of the check is held to the cases.
         if preset == "aws-sns" {
             assert!(provider::get(preset).is_none());
+            let key = case["secrets"][0].as_str().unwrap();
+            let verdict =
+                SnsMessage::read(case["body"].as_str().unwrap().as_bytes()).and_then(|m| m.verify(key.as_bytes()));
+            if verdict.is_ok() != case["valid"].as_bool().unwrap() {
+                wrong.push(format!("{id}: {verdict:?}"));
+            }
             continue;
         }
         let preset = provider::get(preset).unwrap_or_else(|| panic!("no preset `{preset}`"));

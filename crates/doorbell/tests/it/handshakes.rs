@@ -82,7 +82,7 @@ async fn a_sender_s_question_is_answered_and_a_stranger_s_is_not() {
 
     eventually("all are recorded", || async {
         let answered = decisions(&door, "kind=handshake").await.len();
-        let refused = decisions(&door, "code=not_a_handshake").await.len();
+        let refused = decisions(&door, "q=handshake&kind=rejected").await.len();
         (answered == 5 && refused == 2).then_some(())
     })
     .await;
