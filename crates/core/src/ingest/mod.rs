@@ -7,6 +7,7 @@
 mod answer;
 mod dedup;
 mod route;
+mod sender;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -171,7 +172,7 @@ async fn decide(
     };
     check_open(house, source)?;
     check_address(webhook, ring.remote, checks)?;
-    let verified = match check_sender(webhook, ring, house, checks) {
+    let verified = match sender::check(webhook, ring, house, checks).await {
         Ok(verified) => verified,
         // Some senders ask before they have anything to sign with. Asked last, so that what is signed is never mistaken for it.
         Err(no) => match webhook.verifier.greeting(&ring.request) {
@@ -183,6 +184,11 @@ async fn decide(
             None => return Err(no),
         },
     };
+    if let Some(asked) = webhook.verifier.confirmation(&ring.request, &verified) {
+        let answer = sender::confirm(webhook, &asked).await?;
+        record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
+        return Ok(Answer::Handshake(answer));
+    }
     let (body, view) = read(source, webhook, ring, checks)?;
     if let Some(answer) = webhook.verifier.handshake(&ring.request, &view, &verified) {
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
@@ -306,24 +312,6 @@ fn check_address(webhook: &Webhook, remote: Option<IpAddr>, checks: &mut Vec<Che
     Err(Early::new(No::AddressNotAllowed, "address_not_allowed", reason))
 }
 
-fn check_sender(
-    webhook: &Webhook,
-    ring: Ring<'_>,
-    house: &House,
-    checks: &mut Vec<Check>,
-) -> Result<Verified, Box<Early>> {
-    match webhook.verifier.verify(&ring.request, house.clock.now()) {
-        Ok(verified) => {
-            checks.push(Check::passed("signature").seeing(describe(webhook, &verified)));
-            Ok(verified)
-        }
-        Err(refusal) => {
-            checks.push(Check::failed("signature", refusal.wanted(), refusal.seen()));
-            Err(Early::new(No::NotVerified, refusal.code(), refusal.to_string()))
-        }
-    }
-}
-
 fn read(
     source: &Source,
     webhook: &Webhook,
@@ -411,21 +399,12 @@ fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels
         sender_id: labels.id.clone(),
         actor: labels.actor.clone(),
         time: labels.time,
-        verified_by: verified.is_authenticated().then(|| describe(webhook, verified)),
+        verified_by: verified.is_authenticated().then(|| sender::describe(webhook, verified)),
         headers: webhook.kept_headers.of(ring.request.headers),
         query: webhook.preset.kept_query(ring.request.query),
         checks: checks.to_vec(),
         code: None,
         reason: None,
-    }
-}
-
-/// How the sender was verified, in words: `github hmac-sha256, secret 1`.
-fn describe(webhook: &Webhook, verified: &Verified) -> String {
-    let (id, scheme) = (&webhook.preset.id, verified.scheme());
-    match verified.secret_index() {
-        Some(index) => format!("{id} {scheme}, secret {}", index + 1),
-        None => format!("{id} {scheme}"),
     }
 }
 

@@ -11,6 +11,7 @@ use super::preset::Preset;
 use super::scheme::Scheme;
 use super::select::Place;
 use super::signed::{Piece, Template};
+use super::sns;
 use crate::Timestamp;
 
 /// The longest label, in bytes.
@@ -61,6 +62,7 @@ impl Preset {
         let covers = |place: &Place| match &self.scheme {
             Scheme::Signed(signed) => signed.places.contains(place) || signed.templates.iter().all(|t| t.covers(place)),
             Scheme::Jwt(rule) => rule.body.is_some() && matches!(place, Place::Body(_) | Place::Form(_)),
+            Scheme::Sns => place.body_path().is_some_and(sns::is_signed),
             Scheme::Token { .. } | Scheme::Basic | Scheme::None => false,
         };
         label.pieces().iter().all(|piece| match piece {

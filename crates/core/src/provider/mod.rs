@@ -11,7 +11,7 @@
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
 //!                           encoding   jwt   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept
-//! sns     what is signed, and whose certificate   published   keys that are fetched; not asked by the door yet
+//! sns     what is signed, and whose certificate   published   keys that are fetched
 //! sign    the other side, for tests, `send` and `demo`
 //! ```
 

@@ -248,6 +248,7 @@ fn vector(section: Section<'_, '_>) -> Option<Vector> {
     });
     let mut secrets = values(section.texts("secrets"));
     secrets.extend(section.text("secret").map(|t| t.value));
+    let key = section.text("key").map(|t| t.value);
     let now = section.integer("now");
     let expect = section.required("expect", "\"accepted\", or the code of a refusal");
     let labels = section.pairs("labels").into_iter().map(|(name, value)| (name.value, value)).collect();
@@ -258,6 +259,7 @@ fn vector(section: Section<'_, '_>) -> Option<Vector> {
         headers,
         body: encoded.or(plain).unwrap_or_default(),
         secrets,
+        key,
         now_s: now.map_or(0, |n| n.value),
         refused: expect.map(|t| t.value).filter(|e| e != "accepted"),
         labels,

@@ -19,10 +19,11 @@ enum SchemeWord {
     Jwt,
     Token,
     Basic,
+    Sns,
     None,
 }
 
-const SCHEMES: [(&str, SchemeWord); 11] = [
+const SCHEMES: [(&str, SchemeWord); 12] = [
     ("hmac", SchemeWord::Hmac),
     ("digest", SchemeWord::Digest),
     ("ed25519", SchemeWord::Public(PublicAlgorithm::Ed25519)),
@@ -33,6 +34,7 @@ const SCHEMES: [(&str, SchemeWord); 11] = [
     ("jwt", SchemeWord::Jwt),
     ("token", SchemeWord::Token),
     ("basic", SchemeWord::Basic),
+    ("sns", SchemeWord::Sns),
     ("none", SchemeWord::None),
 ];
 
@@ -52,6 +54,7 @@ pub(super) fn verify(section: Section<'_, '_>) -> Option<(Scheme, Option<Vec<Str
             at.map(|place| Scheme::Token { place, prefix })
         }
         SchemeWord::Basic => Some(Scheme::Basic),
+        SchemeWord::Sns => Some(Scheme::Sns),
         SchemeWord::None => Some(Scheme::None),
     };
     section.finish();

@@ -164,6 +164,8 @@ pub struct Vector {
     pub body: Vec<u8>,
     /// The secrets of the source. Test values.
     pub secrets: Vec<String>,
+    /// What stands at the address that the request names for the sender's key.
+    pub key: Option<String>,
     /// What the clock says, in seconds since 1970.
     pub now_s: i64,
     /// The code of the refusal, or none if it is accepted.
@@ -240,6 +242,7 @@ impl Preset {
             Scheme::Jwt(rule) => vec![rule.place.clone()],
             Scheme::Token { place, .. } => vec![place.clone()],
             Scheme::Basic => vec![Place::Header(http::header::AUTHORIZATION)],
+            Scheme::Sns => vec![Place::Body(vec!["Signature".to_owned()])],
             Scheme::None => Vec::new(),
         }
     }

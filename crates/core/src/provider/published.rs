@@ -36,6 +36,13 @@ pub struct KeyUrl(String);
 #[error("the sender's key cannot be fetched: {0}; the request may be sent again")]
 pub struct KeyUnavailable(String);
 
+impl KeyUnavailable {
+    /// There is nobody to fetch it with.
+    pub fn without_client() -> Self {
+        Self("no HTTP client is there".to_owned())
+    }
+}
+
 /// What is known of one address.
 #[derive(Default)]
 struct Entry {
@@ -115,6 +122,14 @@ impl KeyCache {
             Some((key, at)) if now.since(*at) < STALE_MAX => Ok(key.clone()),
             _ => Err(KeyUnavailable(entry.fault.clone())),
         }
+    }
+
+    /// Asks `url` once and keeps nothing: a confirmation that the sender wants.
+    ///
+    /// # Errors
+    /// If it does not answer 200.
+    pub async fn ask(&self, url: &KeyUrl) -> Result<(), KeyUnavailable> {
+        self.fetched(url).await.map(|_| ()).map_err(KeyUnavailable)
     }
 
     async fn fetched(&self, url: &KeyUrl) -> Result<Bytes, String> {

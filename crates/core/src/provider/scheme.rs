@@ -34,6 +34,8 @@ pub enum Scheme {
     },
     /// HTTP basic authentication; the secret is `user:password`.
     Basic,
+    /// Amazon SNS: signed with a key whose certificate has to be fetched. The secret is the topic's ARN, which is compared.
+    Sns,
     /// Nothing is checked. Has to be asked for by name.
     None,
 }
@@ -181,6 +183,7 @@ impl Scheme {
             },
             Self::Token { .. } => "token",
             Self::Basic => "basic",
+            Self::Sns => "sns",
             Self::None => "none",
         }
     }

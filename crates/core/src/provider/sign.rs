@@ -93,6 +93,7 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
     }
     match &preset.scheme {
         Scheme::None => {}
+        Scheme::Sns => return Err(SignError::NotOurs),
         Scheme::Basic => {
             let value = format!("Basic {}", STANDARD.encode(secret.expose()));
             parts.headers.insert(AUTHORIZATION, sensitive(&value)?);

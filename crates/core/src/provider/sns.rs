@@ -13,10 +13,16 @@ use super::refusal::Refusal;
 use super::scheme::PublicAlgorithm;
 use super::select::Place;
 
+/// Whether every message's signature covers the field.
+pub(super) fn is_signed(path: &[String]) -> bool {
+    matches!(path, [name] if NOTIFICATION.contains(&name.as_str()))
+}
+
 /// A message that names Amazon's own certificate.
 #[derive(Debug)]
 pub struct SnsMessage {
     text: String,
+    topic: String,
     signature: Vec<u8>,
     algorithm: PublicAlgorithm,
     certificate: KeyUrl,
@@ -65,7 +71,13 @@ impl SnsMessage {
         }
         let is_asked = text("Type") == Some("SubscriptionConfirmation");
         let subscribe = text("SubscribeURL").filter(|_| is_asked).and_then(subscribe_url);
-        Ok(Self { text: signed, signature, algorithm, certificate, subscribe })
+        let topic = text("TopicArn").unwrap_or_default().to_owned();
+        Ok(Self { text: signed, topic, signature, algorithm, certificate, subscribe })
+    }
+
+    /// The ARN of the topic that it says it comes from.
+    pub fn topic(&self) -> &str {
+        &self.topic
     }
 
     /// Where its certificate stands: on a host of Amazon's.

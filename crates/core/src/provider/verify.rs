@@ -24,10 +24,12 @@ use super::jwt;
 use super::keys::{BadSecret, Keys};
 use super::presented::Presented;
 use super::preset::Preset;
+use super::published::KeyUrl;
 use super::refusal::Refusal;
 use super::scheme::{Scheme, Signed, TimestampPlace};
 use super::select::{NotExact, Place, walk};
 use super::signed::{IsDigested, Material};
+use super::sns::SnsMessage;
 use crate::{Secret, Timestamp};
 
 /// The most elements of a list that are each checked. Senders write up to some hundred.
@@ -133,7 +135,7 @@ impl Verifier {
                 }
                 Keys::Plain(secrets.to_vec())
             }
-            Scheme::Token { .. } | Scheme::None => Keys::Plain(secrets.to_vec()),
+            Scheme::Token { .. } | Scheme::Sns | Scheme::None => Keys::Plain(secrets.to_vec()),
         };
         let in_body = |place: &Place| matches!(place, Place::Body(_));
         let looks_into_body = preset.each.is_some()
@@ -162,6 +164,32 @@ impl Verifier {
             Some(path) => self.each(path, request, body.as_ref(), now)?,
         };
         Ok(Verified { scheme: self.preset.scheme.name(), secret, proof })
+    }
+
+    /// Where the key of this request stands, if it has to be fetched; then [`Verifier::verify_with`] is asked, and else
+    /// [`Verifier::verify`]. An address that is not the sender's is a refusal.
+    pub fn key_url(&self, request: &Request<'_>) -> Result<Option<KeyUrl>, Refusal> {
+        match self.preset.scheme {
+            Scheme::Sns => SnsMessage::read(request.body).map(|message| Some(message.certificate().clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks one request with what was found at [`Verifier::key_url`].
+    pub fn verify_with(&self, request: &Request<'_>, key: &[u8]) -> Result<Verified, Refusal> {
+        let message = SnsMessage::read(request.body)?;
+        message.verify(key)?;
+        // Anybody may own a topic: the signature is Amazon's for all of them.
+        let secret = self.compare(message.topic().as_bytes())?;
+        Ok(Verified { scheme: self.preset.scheme.name(), secret: Some(secret), proof: Proof::Part })
+    }
+
+    /// The address that confirms what a verified request asks to have confirmed.
+    pub fn confirmation(&self, request: &Request<'_>, _checked: &Verified) -> Option<KeyUrl> {
+        match self.preset.scheme {
+            Scheme::Sns => SnsMessage::read(request.body).ok()?.subscribe().cloned(),
+            _ => None,
+        }
     }
 
     /// Every element of the list carries its own proof, and all have to be right: one good element must not let in others.
@@ -206,6 +234,8 @@ impl Verifier {
                 let token = after_word(place, &value, prefix)?;
                 (self.compare(token)?, Proof::Credential)
             }
+            // Never without its key, which `verify_with` is given.
+            Scheme::Sns => return Err(Refusal::SignatureMismatch { secrets: 0 }),
             Scheme::Basic => {
                 let place = Place::Header(AUTHORIZATION);
                 let value = credential(&place, request, None)?;

@@ -49,6 +49,14 @@ impl Rung {
         self.with(|request| verifier.verify(request, now))
     }
 
+    /// As the door does it where the key has to be fetched, with what stands at its address.
+    fn verify_with(&self, verifier: &Verifier, key: &str) -> Result<Verified, Refusal> {
+        self.with(|request| {
+            verifier.key_url(request)?.expect("an address of a key");
+            verifier.verify_with(request, key.as_bytes())
+        })
+    }
+
     /// The header's value with `change` made to it.
     fn header(mut self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let name: HeaderName = name.parse().unwrap();

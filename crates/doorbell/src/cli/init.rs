@@ -114,7 +114,7 @@ fn is_offered(preset: &Preset) -> bool {
         Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)),
         Scheme::Jwt(rule) => rule.algorithm == JwtAlgorithm::Hs256,
         Scheme::Token { .. } => true,
-        Scheme::Basic | Scheme::None => false,
+        Scheme::Basic | Scheme::Sns | Scheme::None => false,
     };
     !general && shared
 }

@@ -164,6 +164,7 @@ fn scheme(scheme: &Scheme) -> String {
             Algorithm::Digest(h) => format!("{} over text and secret", hash(h)),
             _ => scheme.name().to_owned(),
         },
+        Scheme::Sns => "RSA with Amazon's certificate, and the topic".to_owned(),
         Scheme::None => "none: anybody may send".to_owned(),
         _ => scheme.name().to_owned(),
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::payload::Paths;
 use doorbell_core::ports::Retention;
-use doorbell_core::provider::{Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::provider::{KeyCache, Preset, Scheme, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, RateLimit, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
@@ -219,6 +219,7 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
+        keys: matches!(preset.scheme, Scheme::Sns).then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
         payload: preset.payload.rule(),
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),

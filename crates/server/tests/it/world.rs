@@ -150,6 +150,7 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
                 path: format!("/hooks/{name_}"),
                 public_url: None,
                 verifier: Verifier::new(Arc::clone(&preset), &secrets, VerifyOptions::default()).unwrap(),
+                keys: None,
                 payload: PayloadRule::default(),
                 secret_in_body: false,
                 kept_headers: preset.kept_headers(),

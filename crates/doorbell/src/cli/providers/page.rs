@@ -110,7 +110,7 @@ fn proof(preset: &Preset) -> String {
                 let _ = write!(text, ", with the URL in the claim `{claim}`");
             }
         }
-        Scheme::Token { .. } | Scheme::Basic | Scheme::None => {}
+        Scheme::Token { .. } | Scheme::Basic | Scheme::Sns | Scheme::None => {}
     }
     text
 }
