@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use doorbell_core::Secret;
-use doorbell_core::provider::{self, Algorithm, JwtAlgorithm, Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::provider::{self, Algorithm, JwtAlgorithm, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
 
 use super::Env;
 use super::screen::Screen;
@@ -107,11 +107,11 @@ fn offered() -> impl Iterator<Item = &'static Arc<Preset>> {
     provider::presets().values().filter(|preset| is_offered(preset))
 }
 
-/// Senders whose secret is a shared text, which can be made here. (A public key cannot.)
+/// Senders whose secret is a shared text, which can be made here. (A public key cannot, nor one that the sender names.)
 fn is_offered(preset: &Preset) -> bool {
     let general = ["api-key", "basic", "bearer", "hmac", "none"].contains(&preset.id.as_str());
     let shared = match &preset.scheme {
-        Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)),
+        Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)) && signed.key != KeyForm::NamedSha1,
         Scheme::Jwt(rule) => rule.algorithm == JwtAlgorithm::Hs256,
         Scheme::Token { .. } => true,
         Scheme::Basic | Scheme::Sns | Scheme::None => false,
