@@ -11,7 +11,7 @@ use crate::event::OnDuplicateFailed;
 use crate::filter::Filter;
 use crate::ids::Name;
 use crate::payload::{Paths, PayloadRule};
-use crate::provider::{KeptHeaders, Preset, Verifier};
+use crate::provider::{KeptHeaders, KeyCache, Preset, Verifier};
 use crate::trigger::Trigger;
 
 /// A source as resolved from the configuration, with its triggers.
@@ -75,6 +75,8 @@ pub struct Webhook {
     pub preset: Arc<Preset>,
     /// Checks them.
     pub verifier: Verifier,
+    /// Keys that its sender publishes; none where no key is ever fetched.
+    pub keys: Option<Arc<KeyCache>>,
     /// How their bodies are read.
     pub payload: PayloadRule,
     /// Whether a body may hold a secret that must not be kept ([`Preset::has_secret_in_body`]).

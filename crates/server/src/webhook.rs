@@ -41,6 +41,9 @@ pub(crate) async fn ring(
         end_connection(&mut response);
         return response;
     }
+    if head.method != Method::POST && webhook.verifier.greets(&head.method) {
+        return greet(front, source, webhook, &head, remote).await;
+    }
     if head.method != Method::POST {
         return refuse(No::Method, format!("a {} came, and this source takes POST", head.method)).await;
     }
@@ -81,6 +84,33 @@ pub(crate) async fn ring(
         Answer::Taken(taken) => answer(front, &taken, waiting).await,
         Answer::Handshake(answer) => reply::handshake(answer),
         Answer::Refused(refused) => reply::refusal(refused.no),
+    }
+}
+
+/// A sender's question by `GET`, `HEAD` or `OPTIONS`: whether this address is ours. Such a request carries no event, and its
+/// body is not read.
+async fn greet(
+    front: &Front,
+    source: &Arc<Source>,
+    webhook: &Webhook,
+    head: &http::request::Parts,
+    remote: Option<IpAddr>,
+) -> Response<Body> {
+    let query = head.uri.query().unwrap_or_default();
+    let url = public_url(webhook, query);
+    let nothing = bytes::Bytes::new();
+    let request = provider::Request {
+        method: &head.method,
+        url: url.as_deref(),
+        path: head.uri.path(),
+        query,
+        headers: &head.headers,
+        body: &nothing,
+    };
+    match ingest::greet(&front.house, source, Ring { request, remote }).await {
+        Answer::Handshake(answer) => reply::handshake(answer),
+        Answer::Refused(refused) => reply::refusal(refused.no),
+        Answer::Taken(taken) => answer(front, &taken, None).await,
     }
 }
 

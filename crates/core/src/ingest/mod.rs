@@ -7,6 +7,7 @@
 mod answer;
 mod dedup;
 mod route;
+mod sender;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -57,6 +58,31 @@ pub async fn admit(house: &House, source: &Arc<Source>, ring: Ring<'_>) -> Answe
 pub fn is_refused_unread(house: &House, source: &Source, remote: Option<IpAddr>) -> bool {
     let Some(webhook) = source.webhook() else { return true };
     check_open(house, source).is_err() || check_address(webhook, remote, &mut Vec::new()).is_err()
+}
+
+/// Decides on a request whose method carries no events: the sender's handshake, or a no. Its body was not read.
+///
+/// What strangers can cause is written behind, like every other refusal of theirs.
+pub async fn greet(house: &House, source: &Arc<Source>, ring: Ring<'_>) -> Answer {
+    let mut checks = Vec::new();
+    let refused = match source.webhook() {
+        None => Early::new(No::NotFound, "not_a_webhook", "this source takes no webhooks"),
+        Some(webhook) => {
+            let asked = check_open(house, source).and_then(|()| check_address(webhook, ring.remote, &mut checks));
+            match (asked, webhook.verifier.greeting(&ring.request)) {
+                (Err(no), _) => no,
+                (Ok(()), Some(answer)) => {
+                    house.store.note(handshake_decision(house, source, ring.remote, checks));
+                    return Answer::Handshake(answer);
+                }
+                (Ok(()), None) => {
+                    let reason = format!("a {} came that is not this sender's handshake", ring.request.method);
+                    Early::new(No::NotVerified, "not_a_handshake", reason)
+                }
+            }
+        }
+    };
+    Answer::Refused(refuse(house, Some(&source.name), ring.remote, *refused, checks).await)
 }
 
 /// Records a refusal that the caller made itself: unknown path, body too large, stopping.
@@ -146,9 +172,25 @@ async fn decide(
     };
     check_open(house, source)?;
     check_address(webhook, ring.remote, checks)?;
-    let verified = check_sender(webhook, ring, house, checks)?;
+    let verified = match sender::check(webhook, ring, house, checks).await {
+        Ok(verified) => verified,
+        // Some senders ask before they have anything to sign with. Asked last, so that what is signed is never mistaken for it.
+        Err(no) => match webhook.verifier.greeting(&ring.request) {
+            Some(answer) => {
+                let decision = handshake_decision(house, source, ring.remote, std::mem::take(checks));
+                house.store.note(decision);
+                return Ok(Answer::Handshake(answer));
+            }
+            None => return Err(no),
+        },
+    };
+    if let Some(asked) = webhook.verifier.confirmation(&ring.request, &verified) {
+        let answer = sender::confirm(webhook, &asked).await?;
+        record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
+        return Ok(Answer::Handshake(answer));
+    }
     let (body, view) = read(source, webhook, ring, checks)?;
-    if let Some(answer) = webhook.preset.handshake(&ring.request, &view, &verified) {
+    if let Some(answer) = webhook.verifier.handshake(&ring.request, &view, &verified) {
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
     }
@@ -270,24 +312,6 @@ fn check_address(webhook: &Webhook, remote: Option<IpAddr>, checks: &mut Vec<Che
     Err(Early::new(No::AddressNotAllowed, "address_not_allowed", reason))
 }
 
-fn check_sender(
-    webhook: &Webhook,
-    ring: Ring<'_>,
-    house: &House,
-    checks: &mut Vec<Check>,
-) -> Result<Verified, Box<Early>> {
-    match webhook.verifier.verify(&ring.request, house.clock.now()) {
-        Ok(verified) => {
-            checks.push(Check::passed("signature").seeing(describe(webhook, &verified)));
-            Ok(verified)
-        }
-        Err(refusal) => {
-            checks.push(Check::failed("signature", refusal.wanted(), refusal.seen()));
-            Err(Early::new(No::NotVerified, refusal.code(), refusal.to_string()))
-        }
-    }
-}
-
 fn read(
     source: &Source,
     webhook: &Webhook,
@@ -310,7 +334,14 @@ fn read(
 }
 
 async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {
-    let decision = NewDecision {
+    if let Err(error) = house.store.record(handshake_decision(house, source, remote, checks)).await {
+        tracing::warn!(%error, "a handshake could not be recorded");
+    }
+}
+
+fn handshake_decision(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) -> NewDecision {
+    metrics::counter!("doorbell_handshakes_total", "source" => source.name.to_string()).increment(1);
+    NewDecision {
         at: house.clock.now(),
         source: Some(source.name.clone()),
         kind: Kind::Handshake,
@@ -319,10 +350,6 @@ async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>
         checks,
         event: None,
         remote,
-    };
-    metrics::counter!("doorbell_handshakes_total", "source" => source.name.to_string()).increment(1);
-    if let Err(error) = house.store.record(decision).await {
-        tracing::warn!(%error, "a handshake could not be recorded");
     }
 }
 
@@ -372,21 +399,12 @@ fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels
         sender_id: labels.id.clone(),
         actor: labels.actor.clone(),
         time: labels.time,
-        verified_by: verified.is_authenticated().then(|| describe(webhook, verified)),
+        verified_by: verified.is_authenticated().then(|| sender::describe(webhook, verified)),
         headers: webhook.kept_headers.of(ring.request.headers),
         query: webhook.preset.kept_query(ring.request.query),
         checks: checks.to_vec(),
         code: None,
         reason: None,
-    }
-}
-
-/// How the sender was verified, in words: `github hmac-sha256, secret 1`.
-fn describe(webhook: &Webhook, verified: &Verified) -> String {
-    let (id, scheme) = (&webhook.preset.id, verified.scheme());
-    match verified.secret_index() {
-        Some(index) => format!("{id} {scheme}, secret {}", index + 1),
-        None => format!("{id} {scheme}"),
     }
 }
 

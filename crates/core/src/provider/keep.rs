@@ -23,7 +23,7 @@ const REMOVED: &str = "[removed]";
 pub(super) fn is_never_kept(preset: &Preset, name: &HeaderName) -> bool {
     let here = Place::Header(name.clone());
     SECRET_WORDS.iter().any(|word| name.as_str().contains(word))
-        || preset.credential().as_ref() == Some(&here)
+        || preset.credentials().contains(&here)
         || preset.secrets.contains(&here)
 }
 
@@ -51,7 +51,7 @@ impl Preset {
     pub fn secret_places(&self) -> Vec<Place> {
         let mut places = self.secrets.clone();
         if let Scheme::Token { .. } | Scheme::Basic = self.scheme {
-            places.extend(self.credential());
+            places.extend(self.credentials());
         }
         places
     }

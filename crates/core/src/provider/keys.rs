@@ -1,15 +1,16 @@
 //! A source's secrets, decoded and prepared once, and the search for the one that made a signature. `verify` makes them
 //! when the configuration is read.
 
-use aws_lc_rs::signature::{ED25519, ParsedPublicKey};
+use aws_lc_rs::signature::ParsedPublicKey;
 use aws_lc_rs::{digest, hmac};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
+use super::key_form::KeyForm;
 use super::presented::Presented;
 use super::refusal::Refusal;
-use super::scheme::{Algorithm, Signed};
-use super::signed::{Material, Unsignable};
+use super::scheme::{Algorithm, PublicAlgorithm, Signed};
+use super::signed::{Material, Template, Unsignable};
 use crate::Secret;
 
 /// A secret that cannot be used. Says which one by its place in the list, never what it is.
@@ -53,37 +54,47 @@ pub enum BadSecret {
 pub(super) enum Keys {
     Hmac(Vec<hmac::Key>),
     Digest(Vec<Zeroizing<Vec<u8>>>),
-    Ed25519(Vec<ParsedPublicKey>),
+    Public(Vec<ParsedPublicKey>),
     Plain(Vec<Secret>),
 }
 
 impl Keys {
     /// Decodes the secrets of a scheme that signs.
-    pub(super) fn of(signed: &Signed, provider: &str, secrets: &[Secret]) -> Result<Self, BadSecret> {
+    pub(super) fn of(
+        algorithm: Algorithm,
+        form: KeyForm,
+        provider: &str,
+        secrets: &[Secret],
+    ) -> Result<Self, BadSecret> {
         let unreadable =
             |index: usize, wanted| BadSecret::Unreadable { index: index + 1, provider: provider.to_owned(), wanted };
         let mut decoded = Vec::new();
         for (i, secret) in secrets.iter().enumerate() {
-            let key = signed.key.decode(secret.expose()).map_err(|wanted| unreadable(i, wanted))?;
+            let key = form.decode(secret.expose()).map_err(|wanted| unreadable(i, wanted))?;
             if key.is_empty() {
                 return Err(BadSecret::Empty { index: i + 1, provider: provider.to_owned() });
             }
             decoded.push(key);
         }
-        Ok(match signed.algorithm {
+        Ok(match algorithm {
             Algorithm::Hmac(hash) => Self::Hmac(decoded.iter().map(|k| hmac::Key::new(hash.hmac(), k)).collect()),
             Algorithm::Digest(_) => Self::Digest(decoded),
-            Algorithm::Ed25519 => {
+            Algorithm::Public(public) => {
                 let mut keys = Vec::new();
                 for (i, key) in decoded.iter().enumerate() {
-                    // Only the 32 bytes themselves: the parser below would take other wrappings too.
-                    let parsed =
-                        (key.len() == 32).then(|| ParsedPublicKey::new(&ED25519, key.as_slice()).ok()).flatten();
-                    keys.push(parsed.ok_or_else(|| unreadable(i, "it should be a public key of 32 bytes"))?);
+                    keys.push(public_key(public, key).map_err(|wanted| unreadable(i, wanted))?);
                 }
-                Self::Ed25519(keys)
+                Self::Public(keys)
             }
         })
+    }
+
+    /// The HMAC key that a new answer is made with: the newest secret's.
+    pub(super) fn newest_hmac(&self) -> Option<&hmac::Key> {
+        match self {
+            Self::Hmac(keys) => keys.first(),
+            _ => None,
+        }
     }
 
     /// The place of the first key that makes one of the presented signatures.
@@ -93,38 +104,85 @@ impl Keys {
         from: &Material<'_>,
         presented: &Presented<'_>,
     ) -> Result<usize, Refusal> {
-        let (found, tried) = match self {
-            Self::Hmac(keys) => (
-                search(keys, |key| {
-                    let mut context = hmac::Context::with_key(key);
-                    signed.template.feed(from, |bytes| context.update(bytes))?;
-                    let made = context.sign();
-                    Ok(presented.any(|tag| same(made.as_ref(), tag)))
-                })?,
-                keys.len(),
-            ),
-            Self::Digest(keys) => (
-                search(keys, |key| {
-                    let Algorithm::Digest(hash) = signed.algorithm else { return Ok(false) };
-                    let mut context = digest::Context::new(hash.digest());
-                    signed.template.feed(&Material { secret: key, ..*from }, |bytes| context.update(bytes))?;
-                    let made = context.finish();
-                    Ok(presented.any(|tag| same(made.as_ref(), tag)))
-                })?,
-                keys.len(),
-            ),
-            Self::Ed25519(keys) => {
-                let mut message = Vec::new();
-                signed.template.feed(from, |bytes| message.extend_from_slice(bytes))?;
-                (search(keys, |key| Ok(presented.any(|tag| key.verify_sig(&message, tag).is_ok())))?, keys.len())
+        let mut lacking = None;
+        let mut is_tried = false;
+        for template in &signed.templates {
+            match self.search(signed, template, from, presented) {
+                Ok(Some(index)) => return Ok(index),
+                Ok(None) => is_tried = true,
+                Err(unsignable) => lacking = Some(unsignable),
             }
-            Self::Plain(keys) => (None, keys.len()),
-        };
-        found.ok_or(Refusal::SignatureMismatch { secrets: tried })
+        }
+        // Where one of several texts could be put together, its signature is what is wrong.
+        match lacking {
+            Some(unsignable) if !is_tried => Err(unsignable.into()),
+            _ => Err(Refusal::SignatureMismatch { secrets: self.len() }),
+        }
+    }
+
+    fn search(
+        &self,
+        signed: &Signed,
+        template: &Template,
+        from: &Material<'_>,
+        presented: &Presented<'_>,
+    ) -> Result<Option<usize>, Unsignable> {
+        match self {
+            Self::Hmac(keys) => search(keys, |key| {
+                let mut context = hmac::Context::with_key(key);
+                template.feed(from, |bytes| context.update(bytes))?;
+                let made = context.sign();
+                Ok(presented.any(|tag| same(made.as_ref(), tag)))
+            }),
+            Self::Digest(keys) => search(keys, |key| {
+                let Algorithm::Digest(hash) = signed.algorithm else { return Ok(false) };
+                let mut context = digest::Context::new(hash.digest());
+                template.feed(&Material { secret: key, ..*from }, |bytes| context.update(bytes))?;
+                let made = context.finish();
+                Ok(presented.any(|tag| same(made.as_ref(), tag)))
+            }),
+            Self::Public(keys) => {
+                let mut message = Vec::new();
+                template.feed(from, |bytes| message.extend_from_slice(bytes))?;
+                search(keys, |key| Ok(presented.any(|tag| key.verify_sig(&message, tag).is_ok())))
+            }
+            Self::Plain(_) => Ok(None),
+        }
+    }
+
+    /// The place of the first key that made `signature` over `message`.
+    pub(super) fn signer(&self, message: &[u8], signature: &[u8]) -> Option<usize> {
+        match self {
+            Self::Hmac(keys) => keys.iter().position(|key| hmac::verify(key, message, signature).is_ok()),
+            Self::Public(keys) => keys.iter().position(|key| key.verify_sig(message, signature).is_ok()),
+            Self::Digest(_) | Self::Plain(_) => None,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Hmac(keys) => keys.len(),
+            Self::Digest(keys) => keys.len(),
+            Self::Public(keys) => keys.len(),
+            Self::Plain(keys) => keys.len(),
+        }
     }
 }
 
-fn search<K>(keys: &[K], mut fits: impl FnMut(&K) -> Result<bool, Unsignable>) -> Result<Option<usize>, Refusal> {
+fn public_key(algorithm: PublicAlgorithm, key: &[u8]) -> Result<ParsedPublicKey, &'static str> {
+    // Ed25519: only the 32 bytes themselves, though the parser would take other wrappings too.
+    let is_ed25519 = algorithm == PublicAlgorithm::Ed25519;
+    if is_ed25519 && key.len() != 32 {
+        return Err("it should be a public key of 32 bytes");
+    }
+    ParsedPublicKey::new(algorithm.verification(), key).map_err(|_| match algorithm {
+        PublicAlgorithm::Ed25519 => "it should be a public key of 32 bytes",
+        PublicAlgorithm::Ecdsa | PublicAlgorithm::EcdsaFixed => "it should be a public key on the curve P-256",
+        PublicAlgorithm::RsaSha1 | PublicAlgorithm::RsaSha256 => "it should be an RSA public key of 2048 bits or more",
+    })
+}
+
+fn search<K>(keys: &[K], mut fits: impl FnMut(&K) -> Result<bool, Unsignable>) -> Result<Option<usize>, Unsignable> {
     for (i, key) in keys.iter().enumerate() {
         if fits(key)? {
             return Ok(Some(i));

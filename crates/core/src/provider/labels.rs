@@ -8,7 +8,10 @@ use serde_json::Value;
 
 use super::Request;
 use super::preset::Preset;
+use super::scheme::Scheme;
+use super::select::Place;
 use super::signed::{Piece, Template};
+use super::sns;
 use crate::Timestamp;
 
 /// The longest label, in bytes.
@@ -56,10 +59,15 @@ impl Preset {
 
     /// Whether the signature covers every place that `label` is made from.
     fn signs(&self, label: &Template) -> bool {
-        let Some(signed) = self.scheme.signed() else { return false };
+        let covers = |place: &Place| match &self.scheme {
+            Scheme::Signed(signed) => signed.places.contains(place) || signed.templates.iter().all(|t| t.covers(place)),
+            Scheme::Jwt(rule) => rule.body.is_some() && matches!(place, Place::Body(_) | Place::Form(_)),
+            Scheme::Sns => place.body_path().is_some_and(sns::is_signed),
+            Scheme::Token { .. } | Scheme::Basic | Scheme::None => false,
+        };
         label.pieces().iter().all(|piece| match piece {
             Piece::Literal(_) => true,
-            Piece::At(place) => *place == signed.place || signed.template.covers(place),
+            Piece::At(place) | Piece::Optional(place) | Piece::Lower(place) => covers(place),
             _ => false,
         })
     }

@@ -1,31 +1,42 @@
 //! The provider engine: is this request really from the sender it claims, and what does it call itself?
 //!
 //! The door (`ingest` and the server's webhook handler) asks in this order: [`Verifier::verify`] over the raw bytes with
-//! the clock passed in; only with the [`Verified`] in hand [`Preset::handshake`] and [`Preset::labels`]; and before
+//! the clock passed in; only with the [`Verified`] in hand [`Verifier::handshake`] and [`Preset::labels`]; and before
 //! anything is kept [`Preset::kept_headers`] and [`Preset::strip_body`]. Senders are data, one TOML file each; the code
 //! here reads all of them alike, so a new sender needs no Rust.
 //!
 //! ```text
 //! preset  the data          parse ─ parse_verify ─ read   from TOML, all faults at once
-//! scheme  how it is signed  select ─ signed   places in a request, texts put together from them
-//! verify  the check         keys ─ presented   our secrets, their signatures      refusal   why not
-//! labels  id, type, …       handshake   keep  what is kept      sign  the other side, for tests, `send` and `demo`
+//! scheme  how it is signed  select ─ signed ─ canonical   places in a request, texts put together from them
+//! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
+//!                           encoding   jwt   signed tokens
+//! labels  id, type, …       handshake   pairing   keep  what is kept
+//! sns     what is signed, and whose certificate   published   keys that are fetched
+//! sign    the other side, for tests, `send` and `demo`
 //! ```
 
+mod canonical;
+mod encoding;
 mod handshake;
+mod jwt;
 mod keep;
+mod key_form;
 mod keys;
 mod labels;
+mod pairing;
 mod parse;
+mod parse_handshake;
 mod parse_verify;
 mod presented;
 mod preset;
+mod published;
 mod read;
 mod refusal;
 mod scheme;
 mod select;
 mod sign;
 mod signed;
+mod sns;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -34,18 +45,25 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
-pub use handshake::{Answer, Handshake};
+pub use encoding::{Encoding, TimeUnit};
+pub use handshake::{Answer, Handshake, Order, Wanted};
 pub use keep::KeptHeaders;
+pub use key_form::KeyForm;
 pub use keys::BadSecret;
 pub use labels::{LABEL_BYTES_MAX, Labels};
+pub use pairing::{Offer, PAIRING_MAX, Pairing, PairingState};
 pub use parse::Within;
 pub use preset::{Confidence, Docs, EventRules, Format, PayloadRules, Preset, Setting, Vector};
+pub use published::{KeyCache, KeyUnavailable, KeyUrl};
 pub use read::PresetFault;
 pub use refusal::Refusal;
-pub use scheme::{Algorithm, Encoding, Hash, KeyForm, Scheme, Signed, TimeUnit, TimestampPlace, TimestampRule};
+pub use scheme::{
+    Algorithm, Hash, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace, TimestampRule,
+};
 pub use select::Place;
 pub use sign::{Draft, SignError, SignedParts, sign};
 pub use signed::{Piece, Template};
+pub use sns::SnsMessage;
 pub use verify::{Proof, Verified, Verifier, VerifyOptions};
 
 /// A request as it came, before anybody believes it.

@@ -5,11 +5,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method};
 use toml::de::DeTable;
 
-use super::handshake::Handshake;
 use super::keep::is_never_kept;
+use super::parse_handshake::{handshake, pairing};
 use super::parse_verify::verify;
 use super::preset::{Confidence, Docs, EventRules, Format, PayloadRules, Preset, SETTINGS, Setting, Vector};
 use super::read::{At, PresetFault, Report, Section};
@@ -83,17 +83,18 @@ fn read(root: Section<'_, '_>, given_id: Option<&str>) -> Option<Preset> {
             "[verify] is missing: say how requests are checked, or write `scheme = \"none\"` in it",
         );
     }
-    let scheme = root.section("verify").and_then(verify);
+    let rules = root.section("verify").and_then(verify);
     let payload = payload(root.section("payload"));
     let event = root.section("event").map(|section| event(section, &payload)).unwrap_or_default();
     let handshakes = root.sections("handshakes").into_iter().filter_map(handshake).collect();
+    let pairing = root.section("pairing").and_then(pairing);
     let keep = root.texts("keep_headers");
     let secrets = root.texts("secrets").into_iter().filter_map(|t| place(&root, t)).collect();
     let settable = settable(&root);
     let docs = root.section("docs").map(docs).unwrap_or_default();
     let vectors = root.sections("vectors").into_iter().filter_map(vector).collect();
     let preset = (|| {
-        let (id, name, scheme) = (id?, name?, scheme?);
+        let (id, name, (scheme, each)) = (id?, name?, rules?);
         let keep_headers = Vec::new();
         Some(Preset {
             id,
@@ -101,9 +102,11 @@ fn read(root: Section<'_, '_>, given_id: Option<&str>) -> Option<Preset> {
             confidence,
             source,
             scheme,
+            each,
             event,
             payload,
             handshakes,
+            pairing,
             keep_headers,
             secrets,
             settable,
@@ -163,12 +166,21 @@ fn settable(root: &Section<'_, '_>) -> Vec<Setting> {
 }
 
 fn event(section: Section<'_, '_>, payload: &PayloadRules) -> EventRules {
-    let selectors = |key| section.texts(key).into_iter().filter_map(|t| selector(&section, t)).collect();
+    let label = |t: At<String>| {
+        let offset = t.offset;
+        let template = selector(&section, t)?;
+        if let Some(piece) = template.only_for_answers() {
+            section.fault(offset, format!("`{piece}` belongs into the answer to a handshake only"));
+            return None;
+        }
+        Some(template)
+    };
     let id = |text: At<String>| {
         let offset = text.offset;
-        let template = selector(&section, text)?;
+        let template = label(text)?;
         told(&section, offset, payload.suits_id(&template).map(|()| template))
     };
+    let selectors = |key| section.texts(key).into_iter().filter_map(label).collect();
     let rules = EventRules {
         id: section.texts("id").into_iter().filter_map(id).collect(),
         event_type: selectors("type"),
@@ -181,7 +193,7 @@ fn event(section: Section<'_, '_>, payload: &PayloadRules) -> EventRules {
 }
 
 /// `header:x`, or several put together: `{body:a}#{body:b}`.
-fn selector(section: &Section<'_, '_>, text: At<String>) -> Option<Template> {
+pub(super) fn selector(section: &Section<'_, '_>, text: At<String>) -> Option<Template> {
     if !text.value.contains('{') {
         return place(section, text).map(Template::at);
     }
@@ -201,44 +213,18 @@ fn payload(section: Option<Section<'_, '_>>) -> PayloadRules {
     rules.format = section.word("format", &formats).unwrap_or(Format::Auto);
     rules.form_json = section.text("form_json").map(|t| t.value);
     rules.max_body = section.size("max_body");
-    rules.batch = section.text("batch").and_then(|t| {
-        let path = match t.value.strip_suffix("[]") {
-            Some("") => Ok(Vec::new()),
-            Some(path) if path.split('.').all(|step| !step.is_empty()) => {
-                Ok(path.split('.').map(str::to_owned).collect())
-            }
-            _ => Err(format!(
-                "`batch` cannot be `{}`: write \"[]\" if the body is the list, else \"path.to.it[]\"",
-                t.value
-            )),
-        };
-        told(&section, t.offset, path)
-    });
+    rules.batch = section.text("batch").and_then(|t| told(&section, t.offset, list_path("batch", &t.value)));
     section.finish();
     rules
 }
 
-fn handshake(section: Section<'_, '_>) -> Option<Handshake> {
-    let mut when = Vec::new();
-    for (name, wanted) in section.pairs("when") {
-        if let Some(place) = place(&section, name) {
-            when.push((place, wanted));
-        }
+/// `[]` for the body itself, `path.to.it[]` for a list in it.
+pub(super) fn list_path(key: &str, text: &str) -> Result<Vec<String>, String> {
+    match text.strip_suffix("[]") {
+        Some("") => Ok(Vec::new()),
+        Some(path) if path.split('.').all(|step| !step.is_empty()) => Ok(path.split('.').map(str::to_owned).collect()),
+        _ => Err(format!("`{key}` cannot be `{text}`: write \"[]\" if the body is the list, else \"path.to.it[]\"")),
     }
-    if when.is_empty() {
-        section
-            .fault(section.offset, "`when` is missing: say which requests are this handshake, or it would answer all");
-    }
-    let answer = section.text("answer").and_then(|t| selector(&section, t));
-    let content_type = section.text("content_type").unwrap_or(At { offset: 0, value: "text/plain".to_owned() });
-    let header = HeaderValue::from_str(&content_type.value).map_err(|_| "`content_type` is no header value".to_owned());
-    let content_type = told(&section, content_type.offset, header);
-    let status = section.integer("status").map_or(Some(StatusCode::OK), |n| {
-        let status = u16::try_from(n.value).ok().and_then(|s| StatusCode::from_u16(s).ok());
-        told(&section, n.offset, status.filter(StatusCode::is_success).ok_or("`status` must be 2xx".to_owned()))
-    });
-    section.finish();
-    Some(Handshake { when, answer, content_type: content_type?, status: status? })
 }
 
 fn docs(section: Section<'_, '_>) -> Docs {
@@ -267,6 +253,7 @@ fn vector(section: Section<'_, '_>) -> Option<Vector> {
     });
     let mut secrets = values(section.texts("secrets"));
     secrets.extend(section.text("secret").map(|t| t.value));
+    let key = section.text("key").map(|t| t.value);
     let now = section.integer("now");
     let expect = section.required("expect", "\"accepted\", or the code of a refusal");
     let labels = section.pairs("labels").into_iter().map(|(name, value)| (name.value, value)).collect();
@@ -277,6 +264,7 @@ fn vector(section: Section<'_, '_>) -> Option<Vector> {
         headers,
         body: encoded.or(plain).unwrap_or_default(),
         secrets,
+        key,
         now_s: now.map_or(0, |n| n.value),
         refused: expect.map(|t| t.value).filter(|e| e != "accepted"),
         labels,

@@ -1,50 +1,64 @@
 //! The `[verify]` table of a preset: from its keys to a sound [`Scheme`]. Called by `parse`.
 
-use super::parse::{place, told};
+use super::encoding::{ENCODINGS, Encoding, TIME_UNITS, TimeUnit};
+use super::key_form::{KEY_FORMS, KeyForm};
+use super::parse::{list_path, place, told};
 use super::read::{At, Section};
 use super::scheme::{
-    Algorithm, ENCODINGS, Encoding, HASHES, Hash, KEY_FORMS, KeyForm, Scheme, Signed, TIME_UNITS, TimeUnit,
-    TimestampPlace, TimestampRule,
+    Algorithm, HASHES, Hash, JWT_ALGORITHMS, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace,
+    TimestampRule,
 };
+use super::select::Place;
 use super::signed::{Piece, Template};
 
 #[derive(Clone, Copy)]
 enum SchemeWord {
     Hmac,
     Digest,
-    Ed25519,
+    Public(PublicAlgorithm),
+    Jwt,
     Token,
     Basic,
+    Sns,
     None,
 }
 
-const SCHEMES: [(&str, SchemeWord); 6] = [
+const SCHEMES: [(&str, SchemeWord); 12] = [
     ("hmac", SchemeWord::Hmac),
     ("digest", SchemeWord::Digest),
-    ("ed25519", SchemeWord::Ed25519),
+    ("ed25519", SchemeWord::Public(PublicAlgorithm::Ed25519)),
+    ("ecdsa-p256", SchemeWord::Public(PublicAlgorithm::Ecdsa)),
+    ("ecdsa-p256-fixed", SchemeWord::Public(PublicAlgorithm::EcdsaFixed)),
+    ("rsa-sha256", SchemeWord::Public(PublicAlgorithm::RsaSha256)),
+    ("rsa-sha1", SchemeWord::Public(PublicAlgorithm::RsaSha1)),
+    ("jwt", SchemeWord::Jwt),
     ("token", SchemeWord::Token),
     ("basic", SchemeWord::Basic),
+    ("sns", SchemeWord::Sns),
     ("none", SchemeWord::None),
 ];
 
-/// Reads the table; the faults are told to the section's report.
-pub(super) fn verify(section: Section<'_, '_>) -> Option<Scheme> {
+/// Reads the table; the faults are told to the section's report. Beside the scheme the list whose elements carry it.
+pub(super) fn verify(section: Section<'_, '_>) -> Option<(Scheme, Option<Vec<String>>)> {
     section.required("scheme", "\"hmac\"")?;
     let word = section.word("scheme", &SCHEMES)?;
+    let each = section.text("each").and_then(|t| told(&section, t.offset, list_path("each", &t.value)));
     let scheme = match word {
         SchemeWord::Hmac => signed(&section, hash(&section).map(Algorithm::Hmac)),
         SchemeWord::Digest => signed(&section, hash(&section).map(Algorithm::Digest)),
-        SchemeWord::Ed25519 => signed(&section, Some(Algorithm::Ed25519)),
+        SchemeWord::Public(public) => signed(&section, Some(Algorithm::Public(public))),
+        SchemeWord::Jwt => jwt(&section),
         SchemeWord::Token => {
             let prefix = section.text("prefix").map(|t| t.value).unwrap_or_default();
             let at = section.required("token", "\"header:x-api-key\"").and_then(|t| place(&section, t));
             at.map(|place| Scheme::Token { place, prefix })
         }
         SchemeWord::Basic => Some(Scheme::Basic),
+        SchemeWord::Sns => Some(Scheme::Sns),
         SchemeWord::None => Some(Scheme::None),
     };
     section.finish();
-    scheme
+    scheme.map(|scheme| (scheme, each))
 }
 
 fn hash(section: &Section<'_, '_>) -> Option<Hash> {
@@ -52,53 +66,167 @@ fn hash(section: &Section<'_, '_>) -> Option<Hash> {
     section.word("hash", &HASHES)
 }
 
+fn key(section: &Section<'_, '_>) -> Option<KeyForm> {
+    section.required("secret", "\"raw\"").and_then(|_| section.word("secret", &KEY_FORMS))
+}
+
 fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Scheme> {
     // Every key is asked for before the first `?`, so that all faults are found.
-    let at = section.required("signature", "\"header:x-signature\"").and_then(|t| place(section, t));
+    let places = places(section);
     let encoding: Option<Encoding> =
         section.required("encoding", "\"hex\"").and_then(|_| section.word("encoding", &ENCODINGS));
-    let key: Option<KeyForm> = section.required("secret", "\"raw\"").and_then(|_| section.word("secret", &KEY_FORMS));
+    let key = key(section);
     let prefix = section.text("prefix").map(|t| t.value).unwrap_or_default();
+    let after = section.text("after").map(|t| t.value).filter(|t| !t.is_empty());
+    let skip: Vec<String> = section.texts("skip").into_iter().map(|t| t.value).filter(|t| !t.is_empty()).collect();
     let separator = section.text("separator").and_then(|t| {
         if t.value.is_empty() {
             section.fault(t.offset, "an empty `separator` separates nothing: write \",\" or \" \", or leave it out");
         }
         (!t.value.is_empty()).then_some(t.value)
     });
-    let template_at = section.required("signed", "\"{body}\"");
-    let template_offset = template_at.as_ref().map_or(section.offset, |t| t.offset);
-    let template = template_at.and_then(|t| told(section, t.offset, Template::parse(&t.value)));
-    let timestamp = timestamp(section, template.as_ref(), separator.is_some());
-    let (algorithm, template) = (algorithm?, template?);
-    if template.has(&Piece::Timestamp) && timestamp.is_none() {
-        section.fault(template_offset, "`{ts}` is signed but `timestamp` does not say where it stands: add it");
+    let templates = templates(section);
+    let timestamp = timestamp(section, &templates, separator.is_some());
+    let digest = section.text("digest").and_then(|t| place(section, t));
+    let requires = requires(section);
+    let algorithm = algorithm?;
+    if templates.is_empty() {
+        return None;
     }
-    match (algorithm, template.has(&Piece::Secret)) {
-        (Algorithm::Digest(_), false) => {
-            section.fault(template_offset, "a digest without `{secret}` proves nothing: add it to `signed`");
-        }
-        (Algorithm::Hmac(_) | Algorithm::Ed25519, true) => {
-            section.fault(template_offset, "`{secret}` belongs to the scheme \"digest\" only: take it out of `signed`");
-        }
-        _ => {}
+    sound(section, algorithm, key, &templates, timestamp.is_some());
+    if let Some(place) = digest.as_ref().filter(|place| !templates.iter().all(|t| t.covers(place))) {
+        section.fault(section.offset, format!("`digest` in {place} is not signed, so anybody can renew it"));
     }
-    let place = at?;
     Some(Scheme::Signed(Box::new(Signed {
         algorithm,
         key: key?,
-        place,
+        places: places?,
         separator,
         prefix,
+        after,
+        skip,
         encoding: encoding?,
-        template,
+        templates,
+        digest,
         timestamp,
+        requires,
     })))
 }
 
-fn timestamp(section: &Section<'_, '_>, template: Option<&Template>, list: bool) -> Option<TimestampRule> {
+fn places(section: &Section<'_, '_>) -> Option<Vec<Place>> {
+    let written = section.texts("signature");
+    if written.is_empty() {
+        section.required("signature", "\"header:x-signature\"");
+        return None;
+    }
+    let count = written.len();
+    let places: Vec<Place> = written.into_iter().filter_map(|t| place(section, t)).collect();
+    (places.len() == count).then_some(places)
+}
+
+/// `header:a | header:b`: one or the other.
+fn requires(section: &Section<'_, '_>) -> Vec<Vec<Place>> {
+    let several = |t: At<String>| {
+        let one = |name: &str| place(section, At { offset: t.offset, value: name.trim().to_owned() });
+        t.value.split('|').filter_map(one).collect()
+    };
+    section.texts("requires").into_iter().map(several).collect()
+}
+
+fn templates(section: &Section<'_, '_>) -> Vec<Template> {
+    let written = section.texts("signed");
+    if written.is_empty() {
+        section.required("signed", "\"{body}\"");
+    }
+    let mut templates = Vec::new();
+    for text in written {
+        let Some(template) = told(section, text.offset, Template::parse(&text.value)) else { continue };
+        if let Some(piece) = template.only_for_answers() {
+            section.fault(text.offset, format!("`{piece}` belongs into the answer to a handshake: take it out"));
+        }
+        templates.push(template);
+    }
+    templates
+}
+
+/// What would let anybody sign, or sign for ever.
+fn sound(
+    section: &Section<'_, '_>,
+    algorithm: Algorithm,
+    key: Option<KeyForm>,
+    templates: &[Template],
+    has_timestamp: bool,
+) {
+    let offset = section.texts("signed").first().map_or(section.offset, |t| t.offset);
+    if templates.iter().any(|t| t.has(&Piece::Timestamp)) && !has_timestamp {
+        section.fault(offset, "`{ts}` is signed but `timestamp` does not say where it stands: add it");
+    }
+    let is_secret_in = |t: &Template| t.has(&Piece::Secret);
+    match algorithm {
+        Algorithm::Digest(_) if !templates.iter().all(is_secret_in) => {
+            section.fault(offset, "a digest without `{secret}` proves nothing: add it to `signed`");
+        }
+        Algorithm::Hmac(_) | Algorithm::Public(_) if templates.iter().any(is_secret_in) => {
+            section.fault(offset, "`{secret}` belongs to the scheme \"digest\" only: take it out of `signed`");
+        }
+        _ => {}
+    }
+    let is_public = matches!(algorithm, Algorithm::Public(_));
+    let fits = match key {
+        Some(KeyForm::Public) => is_public,
+        Some(KeyForm::Base64 | KeyForm::Hex | KeyForm::Whsec) | None => true,
+        Some(_) => !is_public,
+    };
+    if !fits {
+        section.fault(
+            section.offset,
+            "`secret` does not fit the scheme: \"public\" is for public keys, and only for them",
+        );
+    }
+}
+
+fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
+    let place = section.required("token", "\"header:authorization\"").and_then(|t| place(section, t));
+    let prefix = section.text("prefix").map(|t| t.value).unwrap_or_default();
+    let algorithm: Option<JwtAlgorithm> =
+        section.required("algorithm", "\"HS256\"").and_then(|_| section.word("algorithm", &JWT_ALGORITHMS));
+    let key = key(section);
+    let claim = section.text("body_claim");
+    let encoding: Option<Encoding> = section.word("body_claim_encoding", &ENCODINGS);
+    if let (Some(claim), None) = (&claim, encoding) {
+        section
+            .fault(claim.offset, "`body_claim_encoding` is missing: add for example `body_claim_encoding = \"hex\"`");
+    }
+    let url = section.text("url_claim").map(|t| t.value);
+    let issuer = section.text("issuer").map(|t| t.value);
+    let required: Vec<String> = section.texts("required").into_iter().map(|t| t.value).collect();
+    let tolerance = section.required("tolerance", "\"60s\"").and_then(|_| section.duration("tolerance"));
+    if claim.is_none() && !required.iter().any(|r| r == "exp" || r == "iat") {
+        section
+            .fault(section.offset, "a token that binds no body and no time is good for ever: add `required = \"exp\"`");
+    }
+    let (algorithm, key) = (algorithm?, key?);
+    if (algorithm == JwtAlgorithm::Hs256) == (key == KeyForm::Public) {
+        section.fault(section.offset, "`secret` does not fit `algorithm`: \"public\" is for RS256 and ES256");
+    }
+    Some(Scheme::Jwt(Box::new(JwtRule {
+        place: place?,
+        prefix,
+        algorithm,
+        key,
+        body: claim.map(|c| c.value).zip(encoding),
+        url,
+        issuer,
+        required,
+        tolerance: tolerance?.value,
+    })))
+}
+
+fn timestamp(section: &Section<'_, '_>, templates: &[Template], list: bool) -> Option<TimestampRule> {
     let text = section.text("timestamp");
     let unit: Option<TimeUnit> = section.word("timestamp_unit", &TIME_UNITS);
     let tolerance = section.duration("tolerance");
+    let ahead = section.duration("tolerance_ahead").map(|t| t.value);
     let text = text?;
     let place = match text.value.strip_prefix("signature:") {
         Some(prefix) => {
@@ -109,9 +237,12 @@ fn timestamp(section: &Section<'_, '_>, template: Option<&Template>, list: bool)
         }
         None => TimestampPlace::At(place(section, At { offset: text.offset, value: text.value.clone() })?),
     };
-    let signed =
-        template.is_none_or(|t| t.has(&Piece::Timestamp) || matches!(&place, TimestampPlace::At(at) if t.covers(at)));
-    if !signed {
+    // A canonical request lists its headers itself; it is refused if the timestamp's is not among them.
+    let is_signed = |t: &Template| {
+        let is_canonical = t.pieces().iter().any(|p| matches!(p, Piece::Canonical(_)));
+        t.has(&Piece::Timestamp) || is_canonical || matches!(&place, TimestampPlace::At(at) if t.covers(at))
+    };
+    if !templates.iter().all(is_signed) {
         section.fault(text.offset, "the timestamp is not signed, so anybody can renew it: add `{ts}` to `signed`");
     }
     if !section.has("timestamp_unit") {
@@ -120,5 +251,5 @@ fn timestamp(section: &Section<'_, '_>, template: Option<&Template>, list: bool)
     if !section.has("tolerance") {
         section.fault(text.offset, "`tolerance` is missing: add for example `tolerance = \"300s\"`");
     }
-    Some(TimestampRule { place, unit: unit?, tolerance: tolerance?.value })
+    Some(TimestampRule { place, unit: unit?, tolerance: tolerance?.value, ahead })
 }

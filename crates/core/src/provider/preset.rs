@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::encoding::ENCODINGS;
 use super::handshake::Handshake;
-use super::scheme::{Algorithm, ENCODINGS, HASHES, Scheme};
+use super::pairing::Pairing;
+use super::scheme::{Algorithm, HASHES, Scheme};
 use super::select::Place;
 use super::signed::Template;
 
@@ -26,12 +28,17 @@ pub struct Preset {
     pub source: Vec<String>,
     /// How it proves itself.
     pub scheme: Scheme,
+    /// The list in the body whose elements each carry the proof, if it is not the request that does. Places of the
+    /// scheme then start at an element.
+    pub each: Option<Vec<String>>,
     /// How it labels its events.
     pub event: EventRules,
     /// How its bodies are read.
     pub payload: PayloadRules,
     /// What it asks before it sends.
     pub handshakes: Vec<Handshake>,
+    /// How it hands over its secret, if it does that over the wire.
+    pub pairing: Option<Pairing>,
     /// The headers worth keeping with an event.
     pub keep_headers: Vec<HeaderName>,
     /// The places that hold a secret beside the scheme's own, to be taken out before anybody reads the event.
@@ -157,6 +164,8 @@ pub struct Vector {
     pub body: Vec<u8>,
     /// The secrets of the source. Test values.
     pub secrets: Vec<String>,
+    /// What stands at the address that the request names for the sender's key.
+    pub key: Option<String>,
     /// What the clock says, in seconds since 1970.
     pub now_s: i64,
     /// The code of the refusal, or none if it is accepted.
@@ -221,9 +230,11 @@ impl Preset {
                 self.event.id.insert(0, id);
             }
             (Setting::TypeHeader, _) => self.event.event_type.insert(0, Template::at(header()?)),
-            (Setting::Header, Scheme::Signed(signed)) => signed.place = header()?,
+            (Setting::Header, Scheme::Signed(signed)) => signed.places = vec![header()?],
+            (Setting::Header, Scheme::Jwt(rule)) => rule.place = header()?,
             (Setting::Header, Scheme::Token { place, .. }) => *place = header()?,
             (Setting::Prefix, Scheme::Signed(signed)) => value.clone_into(&mut signed.prefix),
+            (Setting::Prefix, Scheme::Jwt(rule)) => value.clone_into(&mut rule.prefix),
             (Setting::Prefix, Scheme::Token { prefix, .. }) => value.clone_into(prefix),
             (Setting::Encoding, Scheme::Signed(signed)) => signed.encoding = one_of(key, value, &ENCODINGS)?,
             (Setting::Hash, Scheme::Signed(signed)) => {
@@ -231,7 +242,9 @@ impl Preset {
                 signed.algorithm = match signed.algorithm {
                     Algorithm::Hmac(_) => Algorithm::Hmac(hash),
                     Algorithm::Digest(_) => Algorithm::Digest(hash),
-                    Algorithm::Ed25519 => return Err("ed25519 has its own hash: leave `hash` out".to_owned()),
+                    Algorithm::Public(_) => {
+                        return Err("a signature with a public key has its own hash: leave `hash` out".to_owned());
+                    }
                 };
             }
             (_, scheme) => {
@@ -241,13 +254,15 @@ impl Preset {
         Ok(())
     }
 
-    /// Where the scheme's own signature or credential stands, if it has one.
-    pub fn credential(&self) -> Option<Place> {
+    /// Where the scheme's own signature or credential stands; several where there may be several.
+    pub fn credentials(&self) -> Vec<Place> {
         match &self.scheme {
-            Scheme::Signed(signed) => Some(signed.place.clone()),
-            Scheme::Token { place, .. } => Some(place.clone()),
-            Scheme::Basic => Some(Place::Header(http::header::AUTHORIZATION)),
-            Scheme::None => None,
+            Scheme::Signed(signed) => signed.places.clone(),
+            Scheme::Jwt(rule) => vec![rule.place.clone()],
+            Scheme::Token { place, .. } => vec![place.clone()],
+            Scheme::Basic => vec![Place::Header(http::header::AUTHORIZATION)],
+            Scheme::Sns => vec![Place::Body(vec!["Signature".to_owned()])],
+            Scheme::None => Vec::new(),
         }
     }
 
@@ -264,7 +279,7 @@ impl Preset {
         self.event.templates().flat_map(Template::body_paths).for_each(&mut add);
         for handshake in &self.handshakes {
             handshake.when.iter().filter_map(|(place, _)| place.body_path()).for_each(&mut add);
-            handshake.answer.iter().flat_map(Template::body_paths).for_each(&mut add);
+            handshake.templates().flat_map(Template::body_paths).for_each(&mut add);
         }
         for place in self.secret_places() {
             match &place {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::scheme::TimeUnit;
+use super::encoding::TimeUnit;
 use super::select::Place;
 use crate::Timestamp;
 
@@ -47,6 +47,8 @@ pub enum Refusal {
     },
     /// Something that is signed is not there.
     PartMissing(Place),
+    /// Something that every delivery of this sender has is not there.
+    RequiredMissing(Vec<Place>),
     /// Something that is signed is there twice, so that nobody knows which one the sender meant.
     PartRepeated(Place),
     /// There is no timestamp where it should be.
@@ -69,6 +71,19 @@ pub enum Refusal {
     },
     /// This sender signs the public URL, and the server does not know its own.
     UrlUnknown,
+    /// The digest that is signed is not the body's.
+    DigestMismatch(Cow<'static, str>),
+    /// A claim of the token is not there.
+    ClaimMissing(String),
+    /// A claim of the token says something else than it should.
+    ClaimMismatch {
+        /// Its name.
+        claim: String,
+        /// What it should be, in words.
+        wanted: &'static str,
+    },
+    /// The list whose elements are each checked is missing, empty or too long.
+    NothingToCheck(Place),
 }
 
 impl Refusal {
@@ -81,13 +96,17 @@ impl Refusal {
             Self::CredentialMissing(_) => "credential_missing",
             Self::CredentialMalformed { .. } => "credential_malformed",
             Self::CredentialMismatch { .. } => "credential_mismatch",
-            Self::PartMissing(_) => "part_missing",
+            Self::PartMissing(_) | Self::RequiredMissing(_) => "part_missing",
             Self::PartRepeated(_) => "part_repeated",
             Self::TimestampMissing => "timestamp_missing",
             Self::TimestampMalformed(_) => "timestamp_malformed",
             Self::TimestampStale { .. } => "timestamp_stale",
             Self::TimestampFuture { .. } => "timestamp_future",
             Self::UrlUnknown => "url_unknown",
+            Self::DigestMismatch(_) => "digest_mismatch",
+            Self::ClaimMissing(_) => "claim_missing",
+            Self::ClaimMismatch { .. } => "claim_mismatch",
+            Self::NothingToCheck(_) => "nothing_to_check",
         }
     }
 
@@ -107,6 +126,10 @@ impl Refusal {
                 n => format!("one of this source's {n} secrets").into(),
             },
             Self::PartMissing(place) | Self::PartRepeated(place) => format!("one {place}, which is signed").into(),
+            Self::RequiredMissing(places) => {
+                let places: Vec<String> = places.iter().map(ToString::to_string).collect();
+                format!("{}, which this sender always sends", places.join(" or ")).into()
+            }
             Self::TimestampMissing => "the time of signing".into(),
             Self::TimestampMalformed(unit) => format!("the time of signing as {}", unit.name()).into(),
             Self::TimestampStale { tolerance, .. } => format!("signed at most {} s ago", tolerance.as_secs()).into(),
@@ -114,15 +137,21 @@ impl Refusal {
                 format!("signed at most {} s ahead of our clock", tolerance.as_secs()).into()
             }
             Self::UrlUnknown => "the public URL, which is signed: set server.public_url".into(),
+            Self::DigestMismatch(place) => format!("the body's SHA-256 in {place}").into(),
+            Self::ClaimMissing(claim) => format!("the claim `{claim}`").into(),
+            Self::ClaimMismatch { claim, wanted } => format!("{wanted} in the claim `{claim}`").into(),
+            Self::NothingToCheck(place) => format!("a list of 1 to 1000 in {place}, each with its own proof").into(),
         }
     }
 
     /// What the check saw.
     pub fn seen(&self) -> Cow<'static, str> {
         match self {
-            Self::SignatureMissing(_) | Self::CredentialMissing(_) | Self::PartMissing(_) | Self::TimestampMissing => {
-                "nothing".into()
-            }
+            Self::SignatureMissing(_)
+            | Self::CredentialMissing(_)
+            | Self::PartMissing(_)
+            | Self::RequiredMissing(_)
+            | Self::TimestampMissing => "nothing".into(),
             Self::SignatureMalformed { seen, .. } | Self::CredentialMalformed { seen, .. } => (*seen).into(),
             Self::SignatureMismatch { .. } => {
                 "another signature: a different secret, or the request was changed on its way".into()
@@ -138,16 +167,21 @@ impl Refusal {
                 format!("a right signature, {} s ahead: one of the two clocks is wrong", ahead.as_secs()).into()
             }
             Self::UrlUnknown => "no public URL in the configuration".into(),
+            Self::DigestMismatch(_) => "another body's".into(),
+            Self::ClaimMissing(_) => "a token without it".into(),
+            Self::ClaimMismatch { .. } => "something else".into(),
+            Self::NothingToCheck(_) => "none, no elements, or too many".into(),
         }
     }
 
-    /// What stale and future mean, in one place: `at` must lie within `tolerance` of `now`, on either side.
-    pub(super) fn of_time(at: Timestamp, now: Timestamp, tolerance: Duration) -> Result<(), Self> {
+    /// What stale and future mean, in one place: `at` must lie at most `tolerance` before `now` and at most `ahead_max`
+    /// after it.
+    pub(super) fn of_time(at: Timestamp, now: Timestamp, tolerance: Duration, ahead_max: Duration) -> Result<(), Self> {
         let (age, ahead) = (now.since(at), at.since(now));
         if age > tolerance {
             Err(Self::TimestampStale { age, tolerance })
-        } else if ahead > tolerance {
-            Err(Self::TimestampFuture { ahead, tolerance })
+        } else if ahead > ahead_max {
+            Err(Self::TimestampFuture { ahead, tolerance: ahead_max })
         } else {
             Ok(())
         }

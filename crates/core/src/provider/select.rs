@@ -128,7 +128,8 @@ fn first_field<'r>(encoded: &'r [u8], name: &str) -> Option<Cow<'r, str>> {
     form_urlencoded::parse(encoded).find(|(key, _)| key == name).map(|(_, value)| value)
 }
 
-fn walk<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+/// The value at a path: keys of objects, or places in lists counted from 0.
+pub(super) fn walk<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
     path.iter().try_fold(value, |here, step| match here {
         Value::Object(map) => map.get(step),
         Value::Array(items) => items.get(step.parse::<usize>().ok()?),

@@ -11,10 +11,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
 use super::Request;
+use super::jwt;
 use super::preset::Preset;
-use super::scheme::{Algorithm, Scheme, Signed, TimestampPlace};
+use super::scheme::{Algorithm, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace};
 use super::select::Place;
-use super::signed::{Material, Piece, Template, Unsignable};
+use super::signed::{IsDigested, Material, Piece, Template, Unsignable};
 use crate::{Secret, Timestamp};
 
 /// A request about to be signed.
@@ -55,6 +56,9 @@ pub enum SignError {
     /// The signature or credential would go into the body, which is the caller's.
     #[error("this sender puts its proof into the {0}: write it there yourself")]
     NotAHeader(String),
+    /// Only the sender has the key that signs.
+    #[error("this sender signs with a private key that only it has: send a real delivery")]
+    NotOurs,
     /// A value cannot stand in a header.
     #[error("a value cannot stand in a header: leave out control characters")]
     BadValue,
@@ -70,10 +74,10 @@ impl From<InvalidHeaderValue> for SignError {
 /// 32 bytes, or seed and public key in 64, written like the public key.
 pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) -> Result<SignedParts, SignError> {
     let mut parts = SignedParts { headers: draft.headers.clone(), query: None };
-    let credential = preset.credential();
+    let credentials = preset.credentials();
     let mut fill = |templates: &[Template], value: &str| -> Result<(), SignError> {
         let Some([Piece::At(Place::Header(name))]) = templates.first().map(Template::pieces) else { return Ok(()) };
-        if value.is_empty() || parts.headers.contains_key(name) || credential == Some(Place::Header(name.clone())) {
+        if value.is_empty() || parts.headers.contains_key(name) || credentials.contains(&Place::Header(name.clone())) {
             return Ok(());
         }
         parts.headers.insert(name, HeaderValue::from_str(value)?);
@@ -84,8 +88,12 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
     if !parts.headers.contains_key(CONTENT_TYPE) {
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
+    if preset.each.is_some() {
+        return Err(SignError::NotAHeader("elements of the body".to_owned()));
+    }
     match &preset.scheme {
         Scheme::None => {}
+        Scheme::Sns => return Err(SignError::NotOurs),
         Scheme::Basic => {
             let value = format!("Basic {}", STANDARD.encode(secret.expose()));
             parts.headers.insert(AUTHORIZATION, sensitive(&value)?);
@@ -97,7 +105,11 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
             parts.query = Some((name.clone(), format!("{prefix}{}", secret.expose())));
         }
         Scheme::Token { place, .. } => return Err(SignError::NotAHeader(place.to_string())),
-        Scheme::Signed(signed) => add_signature(signed, secret, &draft, now, &mut parts.headers)?,
+        Scheme::Signed(signed) => add_signature(signed, secret, &draft, now, &mut parts)?,
+        Scheme::Jwt(rule) => {
+            let token = format!("{}{}", rule.prefix, token(rule, secret, &draft, now)?);
+            parts.headers.insert(header(&rule.place)?, sensitive(&token)?);
+        }
     }
     Ok(parts)
 }
@@ -108,38 +120,99 @@ fn sensitive(value: &str) -> Result<HeaderValue, SignError> {
     Ok(value)
 }
 
+/// A token as the sender would write it, with all that the rule asks for.
+fn token(rule: &JwtRule, secret: &Secret, draft: &Draft<'_>, now: Timestamp) -> Result<String, SignError> {
+    if rule.algorithm != JwtAlgorithm::Hs256 {
+        return Err(SignError::NotOurs);
+    }
+    let key = rule.key.decode(secret.expose()).map_err(SignError::BadSecret)?;
+    let mut claims = serde_json::json!({"iat": now.secs(), "exp": now.secs() + 300});
+    if let Some(issuer) = &rule.issuer {
+        claims["iss"] = Value::from(issuer.as_str());
+    }
+    if let Some(claim) = &rule.url {
+        let url = draft.url.ok_or_else(|| SignError::Missing("the public URL".to_owned()))?;
+        claims[claim.as_str()] = Value::from(url);
+    }
+    if let Some((claim, encoding)) = &rule.body {
+        claims[claim.as_str()] = Value::from(jwt::body_claim(draft.body, *encoding));
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &key);
+    Ok(jwt::write(rule.algorithm.name(), &claims, |message| hmac::sign(&key, message).as_ref().to_vec()))
+}
+
 fn add_signature(
     signed: &Signed,
     secret: &Secret,
     draft: &Draft<'_>,
     now: Timestamp,
-    headers: &mut HeaderMap,
+    parts: &mut SignedParts,
 ) -> Result<(), SignError> {
-    let name = header(&signed.place)?;
-    let body: Option<Value> = serde_json::from_slice(draft.body).ok();
-    let mut timestamp = String::new();
-    let mut items = Vec::new();
-    if let Some(rule) = &signed.timestamp {
-        timestamp = rule.unit.write(now);
-        match &rule.place {
-            TimestampPlace::InSignature(prefix) => items.push(format!("{prefix}{timestamp}")),
-            TimestampPlace::At(Place::Header(name)) => {
-                headers.insert(name, HeaderValue::from_str(&timestamp)?);
-            }
-            // In the body it is the caller's, and signed with it.
-            TimestampPlace::At(_) => {}
-        }
+    let timestamp = signed.timestamp.as_ref().map(|rule| rule.unit.write(now)).unwrap_or_default();
+    let timestamp_at = signed.timestamp.as_ref().and_then(|t| match &t.place {
+        TimestampPlace::At(place) => Some(place),
+        TimestampPlace::InSignature(_) => None,
+    });
+    // In the body it is the caller's, and signed with it.
+    if let Some(Place::Header(name)) = timestamp_at {
+        parts.headers.insert(name, HeaderValue::from_str(&timestamp)?);
     }
+    let template = signed.templates.first().ok_or_else(|| SignError::Missing("a text to sign".to_owned()))?;
+    fill_signed(signed, template, timestamp_at, draft.id, &mut parts.headers)?;
+
+    let body: Option<Value> = serde_json::from_slice(draft.body).ok();
     let target =
         draft.url.and_then(|u| u.split_once("://")).map_or("/", |(_, rest)| rest.find('/').map_or("/", |i| &rest[i..]));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let headers = &parts.headers;
     let request = Request { method: draft.method, url: draft.url, path, query, headers, body: draft.body };
     let key = signed.key.decode(secret.expose()).map_err(SignError::BadSecret)?;
-    let material = Material { request: &request, body: body.as_ref(), timestamp: timestamp.as_bytes(), secret: &key };
-    let signature = compute(signed, &material, &key)?;
-    items.push(format!("{}{}", signed.prefix, signed.encoding.encode(&signature)));
-    let value = items.join(signed.separator.as_deref().unwrap_or_default());
-    headers.insert(name, HeaderValue::from_str(&value)?);
+    let material = Material {
+        request: &request,
+        body: body.as_ref(),
+        timestamp: timestamp.as_bytes(),
+        timestamp_at,
+        secret: &key,
+        is_digested: IsDigested::No,
+    };
+    let signature = signed.encoding.encode(&compute(signed.algorithm, template, &material, &key)?);
+    let mut value = format!("{}{signature}", signed.prefix);
+    if let Some(TimestampPlace::InSignature(prefix)) = signed.timestamp.as_ref().map(|t| &t.place) {
+        value = format!("{prefix}{timestamp}{}{value}", signed.separator.as_deref().unwrap_or_default());
+    }
+    match signed.place() {
+        Place::Header(name) => {
+            parts.headers.insert(name, HeaderValue::from_str(&value)?);
+        }
+        Place::Query(name) => parts.query = Some((name.clone(), value)),
+        other => return Err(SignError::NotAHeader(other.to_string())),
+    }
+    Ok(())
+}
+
+/// Headers that are signed or always sent and that nobody gave: they stand for something of the sender's own, such as a
+/// nonce or the list of signed headers.
+fn fill_signed(
+    signed: &Signed,
+    template: &Template,
+    timestamp_at: Option<&Place>,
+    id: &str,
+    headers: &mut HeaderMap,
+) -> Result<(), SignError> {
+    let required = signed.requires.iter().filter_map(|places| places.first());
+    for place in template.places().chain(required) {
+        let Place::Header(name) = place else { continue };
+        if !headers.contains_key(name) {
+            headers.insert(name, HeaderValue::from_str(id)?);
+        }
+    }
+    for piece in template.pieces() {
+        if let Piece::Canonical(list) = piece {
+            let mut names = vec![list.to_string()];
+            names.extend(timestamp_at.and_then(|p| header(p).ok()).map(ToString::to_string));
+            headers.insert(list, HeaderValue::from_str(&names.join(","))?);
+        }
+    }
     Ok(())
 }
 
@@ -150,29 +223,35 @@ fn header(place: &Place) -> Result<&HeaderName, SignError> {
     }
 }
 
-fn compute(signed: &Signed, material: &Material<'_>, key: &[u8]) -> Result<Vec<u8>, SignError> {
+fn compute(
+    algorithm: Algorithm,
+    template: &Template,
+    material: &Material<'_>,
+    key: &[u8],
+) -> Result<Vec<u8>, SignError> {
     let lacking = |e: Unsignable| match e {
         Unsignable::Missing(place) | Unsignable::Repeated(place) => SignError::Missing(place.to_string()),
         Unsignable::NoUrl => SignError::Missing("the public URL".to_owned()),
     };
-    match signed.algorithm {
+    match algorithm {
         Algorithm::Hmac(hash) => {
             let mut context = hmac::Context::with_key(&hmac::Key::new(hash.hmac(), key));
-            signed.template.feed(material, |bytes| context.update(bytes)).map_err(lacking)?;
+            template.feed(material, |bytes| context.update(bytes)).map_err(lacking)?;
             Ok(context.sign().as_ref().to_vec())
         }
         Algorithm::Digest(hash) => {
             let mut context = digest::Context::new(hash.digest());
-            signed.template.feed(material, |bytes| context.update(bytes)).map_err(lacking)?;
+            template.feed(material, |bytes| context.update(bytes)).map_err(lacking)?;
             Ok(context.finish().as_ref().to_vec())
         }
-        Algorithm::Ed25519 => {
+        Algorithm::Public(PublicAlgorithm::Ed25519) => {
             let seed = key.get(..32).filter(|_| key.len() == 32 || key.len() == 64);
             let pair = seed.and_then(|s| Ed25519KeyPair::from_seed_unchecked(s).ok());
             let pair = pair.ok_or(SignError::BadSecret("it should be a private key of 32 or 64 bytes"))?;
             let mut message = Vec::new();
-            signed.template.feed(material, |bytes| message.extend_from_slice(bytes)).map_err(lacking)?;
+            template.feed(material, |bytes| message.extend_from_slice(bytes)).map_err(lacking)?;
             Ok(pair.sign(&message).as_ref().to_vec())
         }
+        Algorithm::Public(_) => Err(SignError::NotOurs),
     }
 }

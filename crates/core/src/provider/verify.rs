@@ -11,27 +11,37 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use http::header::AUTHORIZATION;
 use serde_json::Value;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::Request;
+use super::jwt;
 use super::keys::{BadSecret, Keys};
 use super::presented::Presented;
 use super::preset::Preset;
+use super::published::KeyUrl;
 use super::refusal::Refusal;
 use super::scheme::{Scheme, Signed, TimestampPlace};
-use super::select::{NotExact, Place};
-use super::signed::{Material, Piece};
+use super::select::{NotExact, Place, walk};
+use super::signed::{IsDigested, Material};
+use super::sns::SnsMessage;
 use crate::{Secret, Timestamp};
 
+/// The most elements of a list that are each checked. Senders write up to some hundred.
+const EACH_MAX: usize = 1000;
+
 /// What a source may say about the check.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct VerifyOptions {
     /// How old a signature may be, instead of the preset's.
     pub tolerance: Option<Duration>,
+    /// What a handshake that nobody signs has to present, such as Meta's verify token.
+    pub verify_token: Option<Secret>,
 }
 
 /// What a check has proved.
@@ -87,8 +97,10 @@ impl Verified {
 /// A preset with a source's secrets, ready to check requests.
 pub struct Verifier {
     preset: Arc<Preset>,
-    keys: Keys,
-    options: VerifyOptions,
+    pub(super) keys: Keys,
+    pub(super) options: VerifyOptions,
+    /// What the sender calls the newest secret, where the secret says it.
+    pub(super) key_name: Option<String>,
     /// Whether the check has to parse the body as JSON.
     looks_into_body: bool,
 }
@@ -113,7 +125,8 @@ impl Verifier {
             return Err(BadSecret::Empty { index: empty + 1, provider: provider() });
         }
         let keys = match &preset.scheme {
-            Scheme::Signed(signed) => Keys::of(signed, &preset.id, secrets)?,
+            Scheme::Signed(signed) => Keys::of(signed.algorithm, signed.key, &preset.id, secrets)?,
+            Scheme::Jwt(rule) => Keys::of(rule.algorithm.algorithm(), rule.key, &preset.id, secrets)?,
             Scheme::Basic => {
                 let bad = secrets.iter().position(|s| !s.expose().contains(':'));
                 if let Some(at) = bad {
@@ -122,15 +135,19 @@ impl Verifier {
                 }
                 Keys::Plain(secrets.to_vec())
             }
-            Scheme::Token { .. } | Scheme::None => Keys::Plain(secrets.to_vec()),
+            Scheme::Token { .. } | Scheme::Sns | Scheme::None => Keys::Plain(secrets.to_vec()),
         };
         let in_body = |place: &Place| matches!(place, Place::Body(_));
-        let looks_into_body = preset.credential().as_ref().is_some_and(in_body)
+        let looks_into_body = preset.each.is_some()
+            || preset.credentials().iter().any(in_body)
             || preset.scheme.signed().is_some_and(|s| {
                 let time_in_body = |t: &TimestampPlace| matches!(t, TimestampPlace::At(at) if in_body(at));
-                s.template.looks_into_body() || s.timestamp.as_ref().is_some_and(|t| time_in_body(&t.place))
+                s.templates.iter().any(|t| t.looks_into_body())
+                    || s.timestamp.as_ref().is_some_and(|t| time_in_body(&t.place))
             });
-        Ok(Self { preset, keys, options, looks_into_body })
+        let newest = secrets.first();
+        let key_name = preset.scheme.signed().and_then(|s| s.key.key_name(newest?.expose()).map(str::to_owned));
+        Ok(Self { preset, keys, options, key_name, looks_into_body })
     }
 
     /// The preset.
@@ -142,17 +159,83 @@ impl Verifier {
     pub fn verify(&self, request: &Request<'_>, now: Timestamp) -> Result<Verified, Refusal> {
         // A body that is no JSON has none of the fields that are asked for, and is refused for that.
         let body: Option<Value> = if self.looks_into_body { serde_json::from_slice(request.body).ok() } else { None };
+        let (secret, proof) = match &self.preset.each {
+            None => self.one(request, body.as_ref(), now)?,
+            Some(path) => self.each(path, request, body.as_ref(), now)?,
+        };
+        Ok(Verified { scheme: self.preset.scheme.name(), secret, proof })
+    }
+
+    /// Where the key of this request stands, if it has to be fetched; then [`Verifier::verify_with`] is asked, and else
+    /// [`Verifier::verify`]. An address that is not the sender's is a refusal.
+    pub fn key_url(&self, request: &Request<'_>) -> Result<Option<KeyUrl>, Refusal> {
+        match self.preset.scheme {
+            Scheme::Sns => SnsMessage::read(request.body).map(|message| Some(message.certificate().clone())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks one request with what was found at [`Verifier::key_url`].
+    pub fn verify_with(&self, request: &Request<'_>, key: &[u8]) -> Result<Verified, Refusal> {
+        let message = SnsMessage::read(request.body)?;
+        message.verify(key)?;
+        // Anybody may own a topic: the signature is Amazon's for all of them.
+        let secret = self.compare(message.topic().as_bytes())?;
+        Ok(Verified { scheme: self.preset.scheme.name(), secret: Some(secret), proof: Proof::Part })
+    }
+
+    /// The address that confirms what a verified request asks to have confirmed.
+    pub fn confirmation(&self, request: &Request<'_>, _checked: &Verified) -> Option<KeyUrl> {
+        match self.preset.scheme {
+            Scheme::Sns => SnsMessage::read(request.body).ok()?.subscribe().cloned(),
+            _ => None,
+        }
+    }
+
+    /// Every element of the list carries its own proof, and all have to be right: one good element must not let in others.
+    fn each(
+        &self,
+        path: &[String],
+        request: &Request<'_>,
+        body: Option<&Value>,
+        now: Timestamp,
+    ) -> Result<(Option<usize>, Proof), Refusal> {
+        let list = body.and_then(|b| walk(b, path)).and_then(Value::as_array);
+        let list = list.filter(|list| (1..=EACH_MAX).contains(&list.len()));
+        let list = list.ok_or_else(|| Refusal::NothingToCheck(Place::Body(path.to_vec())))?;
+        let mut last = (None, Proof::Nothing);
+        for element in list {
+            last = self.one(request, Some(element), now)?;
+        }
+        Ok(last)
+    }
+
+    fn one(
+        &self,
+        request: &Request<'_>,
+        body: Option<&Value>,
+        now: Timestamp,
+    ) -> Result<(Option<usize>, Proof), Refusal> {
         let (secret, proof) = match &self.preset.scheme {
-            Scheme::None => return Ok(Verified::unauthenticated()),
-            Scheme::Signed(signed) => {
-                let proof = if signed.template.has(&Piece::Body) { Proof::Body } else { Proof::Part };
-                (self.signature(signed, request, body.as_ref(), now)?, proof)
+            Scheme::None => return Ok((None, Proof::Nothing)),
+            Scheme::Signed(signed) => self.signature(signed, request, body, now)?,
+            Scheme::Jwt(rule) => {
+                let value = rule.place.exact(request, body).map_err(|e| match e {
+                    NotExact::Missing => Refusal::SignatureMissing(rule.place.clone()),
+                    NotExact::Repeated => Refusal::PartRepeated(rule.place.clone()),
+                })?;
+                let token = after_word(&rule.place, &value, &rule.prefix)?;
+                let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
+                let secret = jwt::check(rule, &self.keys, token, request, (now, tolerance))?;
+                (secret, if rule.body.is_some() { Proof::Body } else { Proof::Credential })
             }
             Scheme::Token { place, prefix } => {
-                let value = credential(place, request, body.as_ref())?;
+                let value = credential(place, request, body)?;
                 let token = after_word(place, &value, prefix)?;
                 (self.compare(token)?, Proof::Credential)
             }
+            // Never without its key, which `verify_with` is given.
+            Scheme::Sns => return Err(Refusal::SignatureMismatch { secrets: 0 }),
             Scheme::Basic => {
                 let place = Place::Header(AUTHORIZATION);
                 let value = credential(&place, request, None)?;
@@ -163,7 +246,7 @@ impl Verifier {
                 (self.compare(&pair)?, Proof::Credential)
             }
         };
-        Ok(Verified { scheme: self.preset.scheme.name(), secret: Some(secret), proof })
+        Ok((Some(secret), proof))
     }
 
     fn compare(&self, offered: &[u8]) -> Result<usize, Refusal> {
@@ -178,44 +261,102 @@ impl Verifier {
         request: &Request<'_>,
         body: Option<&Value>,
         now: Timestamp,
-    ) -> Result<usize, Refusal> {
-        let lone;
-        let mut presented = Presented::new(signed);
-        match (&signed.separator, &signed.place) {
-            // A list may be spread over several headers of one name (RFC 9110, section 5.3).
-            (Some(_), Place::Header(name)) => {
-                for value in request.headers.get_all(name) {
-                    presented.read(value.as_bytes())?;
-                }
-            }
-            (_, place) => {
-                lone = place.exact(request, body).map_err(|e| match e {
-                    NotExact::Missing => Refusal::SignatureMissing(place.clone()),
-                    NotExact::Repeated => presented.malformed("several of them"),
-                })?;
-                presented.read(&lone)?;
+    ) -> Result<(usize, Proof), Refusal> {
+        for places in &signed.requires {
+            if !places.iter().any(|place| place.exact(request, body).is_ok()) {
+                return Err(Refusal::RequiredMissing(places.clone()));
             }
         }
-        presented.check()?;
-        let timestamp = match signed.timestamp.as_ref().map(|t| &t.place) {
-            None => Cow::Borrowed([].as_slice()),
-            Some(TimestampPlace::InSignature(_)) => {
-                Cow::Borrowed(presented.timestamp.ok_or(Refusal::TimestampMissing)?)
+        let mut presented = Presented::new(signed);
+        let (lone, values);
+        if let [place] = signed.places.as_slice() {
+            if let (Some(_), Place::Header(name)) = (&signed.separator, place) {
+                // A list may be spread over several headers of one name (RFC 9110, section 5.3).
+                for value in request.headers.get_all(name) {
+                    presented.read(place, value.as_bytes())?;
+                }
+            } else {
+                lone = place.exact(request, body).map_err(|e| match e {
+                    NotExact::Missing => Refusal::SignatureMissing(place.clone()),
+                    NotExact::Repeated => presented.malformed(place, "several of them"),
+                })?;
+                presented.read(place, &lone)?;
             }
-            Some(TimestampPlace::At(place)) => place.exact(request, body).map_err(|e| match e {
+            presented.check()?;
+        } else {
+            values = several(signed, request, body, &presented)?;
+            read_several(&mut presented, &values)?;
+        }
+        let timestamp_at = match signed.timestamp.as_ref().map(|t| &t.place) {
+            Some(TimestampPlace::At(place)) => Some(place),
+            _ => None,
+        };
+        let timestamp = match (signed.timestamp.is_some(), timestamp_at) {
+            (false, _) => Cow::Borrowed([].as_slice()),
+            (true, None) => Cow::Borrowed(presented.timestamp.ok_or(Refusal::TimestampMissing)?),
+            (true, Some(place)) => place.exact(request, body).map_err(|e| match e {
                 NotExact::Missing => Refusal::TimestampMissing,
                 NotExact::Repeated => Refusal::PartRepeated(place.clone()),
             })?,
         };
-        let material = Material { request, body, timestamp: &timestamp, secret: &[] };
+        let is_digested = digested(signed, request, body)?;
+        let material = Material { request, body, timestamp: &timestamp, timestamp_at, secret: &[], is_digested };
         let secret = self.keys.matching(signed, &material, &presented)?;
         // The time is looked at last: a right signature that is old is worth telling from a forgery.
         if let Some(rule) = &signed.timestamp {
             let at = rule.unit.parse(&timestamp).ok_or(Refusal::TimestampMalformed(rule.unit))?;
-            Refusal::of_time(at, now, self.options.tolerance.unwrap_or(rule.tolerance))?;
+            let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
+            Refusal::of_time(at, now, tolerance, rule.ahead.unwrap_or(tolerance))?;
         }
-        Ok(secret)
+        let covers = is_digested == IsDigested::Yes || signed.templates.iter().all(|t| t.covers_body());
+        Ok((secret, if covers { Proof::Body } else { Proof::Part }))
     }
+}
+
+/// Values and where they stand.
+type Found<'r> = Vec<(&'r Place, Cow<'r, [u8]>)>;
+
+/// The values at several places, those that are there.
+fn several<'r>(
+    signed: &'r Signed,
+    request: &Request<'r>,
+    body: Option<&'r Value>,
+    presented: &Presented<'_>,
+) -> Result<Found<'r>, Refusal> {
+    let mut values = Vec::new();
+    for place in &signed.places {
+        match place.exact(request, body) {
+            Ok(value) => values.push((place, value)),
+            Err(NotExact::Missing) => {}
+            Err(NotExact::Repeated) => return Err(presented.malformed(place, "several of them")),
+        }
+    }
+    Ok(values)
+}
+
+/// Where a sender writes one signature for each of its keys, one of them may be in a form that is not known here: it is
+/// passed over as long as another is right.
+fn read_several<'r>(presented: &mut Presented<'r>, values: &'r [(&'r Place, Cow<'r, [u8]>)]) -> Result<(), Refusal> {
+    let mut odd = None;
+    for (place, value) in values {
+        if let Err(refusal) = presented.read(place, value) {
+            odd = Some(refusal);
+        }
+    }
+    presented.check().map_err(|missing| odd.unwrap_or(missing))
+}
+
+/// Whether the place of the body's digest holds the right one; a wrong one is refused.
+fn digested(signed: &Signed, request: &Request<'_>, body: Option<&Value>) -> Result<IsDigested, Refusal> {
+    let Some(place) = &signed.digest else { return Ok(IsDigested::No) };
+    let said = match place.exact(request, body) {
+        Ok(said) => said,
+        Err(NotExact::Missing) => return Ok(IsDigested::No),
+        Err(NotExact::Repeated) => return Err(Refusal::PartRepeated(place.clone())),
+    };
+    let made = digest::digest(&digest::SHA256, request.body);
+    let fits = hex::decode(&*said).is_ok_and(|said| bool::from(made.as_ref().ct_eq(&said)));
+    if fits { Ok(IsDigested::Yes) } else { Err(Refusal::DigestMismatch(place.to_string().into())) }
 }
 
 fn credential<'r>(place: &Place, request: &Request<'r>, body: Option<&'r Value>) -> Result<Cow<'r, [u8]>, Refusal> {

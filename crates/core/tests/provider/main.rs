@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod conformance;
+mod handshakes;
+mod sdk_cases;
 mod tampered;
+mod traps;
 
 use bytes::Bytes;
 use doorbell_core::provider::{Format, Preset, Refusal, Request, Verified, Verifier};
@@ -46,6 +49,14 @@ impl Rung {
         self.with(|request| verifier.verify(request, now))
     }
 
+    /// As the door does it where the key has to be fetched, with what stands at its address.
+    fn verify_with(&self, verifier: &Verifier, key: &str) -> Result<Verified, Refusal> {
+        self.with(|request| {
+            verifier.key_url(request)?.expect("an address of a key");
+            verifier.verify_with(request, key.as_bytes())
+        })
+    }
+
     /// The header's value with `change` made to it.
     fn header(mut self, name: &str, change: impl FnOnce(&mut Vec<u8>)) -> Self {
         let name: HeaderName = name.parse().unwrap();
@@ -68,8 +79,16 @@ fn secrets(texts: &[impl AsRef<str>]) -> Vec<Secret> {
     texts.iter().map(|t| Secret::new(t.as_ref())).collect()
 }
 
-/// The parsed body, as the door makes it: the JSON, or a form's fields, or the JSON in the form's named field.
+/// What the labels of a request's first event are read from, as the door makes it.
 fn view(preset: &Preset, rung: &Rung) -> Value {
+    let whole = whole(preset, rung);
+    let Some(path) = &preset.payload.batch else { return whole };
+    let list = path.iter().fold(&whole, |here, step| &here[step.as_str()]);
+    list[0].clone()
+}
+
+/// The parsed body, as the door makes it: the JSON, or a form's fields, or the JSON in the form's named field.
+fn whole(preset: &Preset, rung: &Rung) -> Value {
     let form = rung.headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form"));
     let form = preset.payload.format == Format::Form || (preset.payload.format == Format::Auto && form);
     if !form {

@@ -259,17 +259,52 @@ fn a_refusal_tells_neither_the_secret_nor_the_right_signature() {
     }
 }
 
+/// Presets whose proof or time stands in the body, which is the caller's, or that sign with a key that only the sender has.
+const NOT_SIGNED_HERE: &[&str] = &[
+    "adyen-payments",
+    "aws-sns",
+    "braintree",
+    "discord-events",
+    "discord-interactions",
+    "figma",
+    "gong",
+    "highlevel",
+    "kick",
+    "linear",
+    "mailgun",
+    "mercado-pago",
+    "microsoft-graph",
+    "plain",
+    "postal",
+    "sendgrid",
+    "standard-webhooks-ed25519",
+    "telnyx",
+    "wise",
+];
+
 #[test]
 fn what_is_signed_for_a_sender_passes_its_check() {
     for (id, preset) in provider::presets() {
-        let secret = match (id.as_str(), &preset.scheme) {
-            (_, Scheme::None) => continue,
-            (_, Scheme::Basic) => "user:password",
-            ("standard-webhooks-ed25519", _) => continue,
-            _ => WHSEC,
-        };
+        if preset.scheme == Scheme::None || NOT_SIGNED_HERE.contains(&id.as_str()) {
+            continue;
+        }
+        let secret = preset.vectors.iter().find(|v| v.refused.is_none()).unwrap().secrets[0].as_str();
         let (_, verifier) = ready(id, &[secret]);
-        signed_by(preset, secret, BODY.as_bytes()).verify(&verifier, NOW).unwrap();
+        let body = Bytes::from_static(BODY.as_bytes());
+        let url = "https://door.example.com/hooks/sender";
+        let headers = HeaderMap::new();
+        let draft = Draft {
+            method: &Method::POST,
+            url: Some(url),
+            id: "msg_1",
+            event_type: "thing.made",
+            headers,
+            body: &body,
+        };
+        let parts = sign(preset, &Secret::new(secret), draft, NOW).unwrap_or_else(|e| panic!("{id}: {e}"));
+        let query = parts.query.map(|(name, value)| format!("?{name}={value}")).unwrap_or_default();
+        let rung = Rung { url: Some(format!("{url}{query}")), ..Rung::new(parts.headers, body) };
+        rung.verify(&verifier, NOW).unwrap_or_else(|e| panic!("{id}: {e}"));
     }
     let preset = provider::get("standard-webhooks-ed25519").unwrap();
     let public = &preset.vectors[0].secrets[0];
@@ -330,10 +365,10 @@ proptest! {
             let (_, verifier) = ready(id, &texts);
             let mut headers = HeaderMap::new();
             let odd = HeaderValue::from_bytes(&value).unwrap();
-            for name in preset.keep_headers.iter().chain(preset.credential().and_then(|p| match p {
+            for name in preset.keep_headers.iter().chain(preset.credentials().iter().filter_map(|p| match p {
                 provider::Place::Header(name) => Some(name),
                 _ => None,
-            }).iter()) {
+            })) {
                 headers.append(name, odd.clone());
             }
             let odd_time = HeaderValue::from_bytes(&time).unwrap();

@@ -1,9 +1,11 @@
 //! `doorbell providers`: the senders that Doorbell knows, from the presets built into it. Needs no server.
 
+mod page;
+
 use std::sync::Arc;
 
 use anyhow::Result;
-use doorbell_core::provider::{self, Algorithm, Confidence, Hash, Piece, Place, Preset, Scheme, Template};
+use doorbell_core::provider::{self, Algorithm, Confidence, Handshake, Hash, Piece, Preset, Scheme, Template, Wanted};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -24,6 +26,9 @@ Examples:
 pub(super) struct ProvidersArgs {
     /// Everything about this one
     name: Option<String>,
+    /// Print the page of the documentation on all of them, as Markdown
+    #[arg(long, conflicts_with = "name", conflicts_with = "json")]
+    page: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -40,6 +45,10 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// If there is no such provider.
 pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
+    if args.page {
+        cx.screen.write(page::page().as_bytes())?;
+        return Ok(Exit::Ok);
+    }
     let Some(name) = &args.name else {
         let all: Vec<Value> = provider::presets().values().map(describe).collect();
         if args.format.json {
@@ -76,11 +85,13 @@ fn describe(preset: &Arc<Preset>) -> Value {
         "name": preset.name,
         "scheme": scheme(&preset.scheme),
         "confidence": confidence(preset.confidence),
-        "proof": preset.credential().map(|place| place.to_string()),
-        "signed": preset.scheme.signed().map(|s| written(&s.template)),
+        "proof": preset.credentials().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "signed": preset.scheme.signed().map(|s| texts(&s.templates)),
         "tolerance_s": preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| t.tolerance.as_secs()),
         "event_id": texts(&preset.event.id),
         "event_type": texts(&preset.event.event_type),
+        "batch": preset.payload.batch.as_ref().map(|path| format!("{}[]", path.join("."))),
+        "handshakes": preset.handshakes.len(),
         "max_body": preset.payload.max_body,
         "setup": docs.setup,
         "secret": docs.secret_name,
@@ -104,7 +115,11 @@ fn show(cx: &Context, preset: &Arc<Preset>) -> String {
     if let Some(rule) = preset.scheme.signed().and_then(|s| s.timestamp.as_ref()) {
         card.row("may be", format!("{} old or ahead", span_ms(rule.tolerance.as_millis())));
     }
-    card.members(&facts, &["event_id", "event_type", "retries"]);
+    card.members(&facts, &["event_id", "event_type", "batch"]);
+    for handshake in &preset.handshakes {
+        card.row("asks", page::asked(handshake));
+    }
+    card.members(&facts, &["retries"]);
     card.row("answer in", docs.answer_within.map(|d| span_ms(d.as_millis())).unwrap_or_default());
     card.row("known from", confidence(preset.confidence).to_owned());
     card.members(&facts, &["facts_from", "notes"]);
@@ -118,6 +133,11 @@ fn example(preset: &Preset) -> String {
     if preset.scheme != Scheme::None {
         let variable = format!("{}_WEBHOOK_SECRET", name.to_ascii_uppercase());
         text.push_str(&format!("secret = {{ env = \"{variable}\" }}\n"));
+    }
+    let asks_token = |h: &Handshake| h.when.iter().any(|(_, wanted)| *wanted == Wanted::VerifyToken);
+    if preset.handshakes.iter().any(asks_token) {
+        let variable = format!("{}_VERIFY_TOKEN", name.to_ascii_uppercase());
+        text.push_str(&format!("verify_token = {{ env = \"{variable}\" }}\n"));
     }
     text.push_str(&format!("\n[triggers.{name}-events]\nsource = \"{name}\"\nagent = \"helper\"\n"));
     text
@@ -136,17 +156,17 @@ fn scheme(scheme: &Scheme) -> String {
     let hash = |h: Hash| match h {
         Hash::Sha1 => "sha1",
         Hash::Sha256 => "sha256",
+        Hash::Sha384 => "sha384",
         Hash::Sha512 => "sha512",
     };
     match scheme {
         Scheme::Signed(signed) => match signed.algorithm {
-            Algorithm::Hmac(h) => format!("hmac-{}", hash(h)),
             Algorithm::Digest(h) => format!("{} over text and secret", hash(h)),
-            Algorithm::Ed25519 => "ed25519".to_owned(),
+            _ => scheme.name().to_owned(),
         },
-        Scheme::Token { .. } => "token".to_owned(),
-        Scheme::Basic => "basic".to_owned(),
+        Scheme::Sns => "RSA with Amazon's certificate, and the topic".to_owned(),
         Scheme::None => "none: anybody may send".to_owned(),
+        _ => scheme.name().to_owned(),
     }
 }
 
@@ -160,14 +180,25 @@ fn written(template: &Template) -> String {
         return place.to_string();
     }
     let piece = |p: &Piece| match p {
-        Piece::Literal(text) => text.clone(),
+        Piece::Literal(text) => text.replace('\n', "\\n"),
         Piece::Body => "{body}".into(),
+        Piece::Payload => "{payload}".into(),
+        Piece::EscapedBody => "{escaped body}".into(),
+        Piece::SortedForm => "{sorted form}".into(),
+        Piece::Canonical(list) => format!("{{canonical request with the headers of {list}}}"),
         Piece::Timestamp => "{ts}".into(),
         Piece::Method => "{method}".into(),
         Piece::Url => "{url}".into(),
+        Piece::UrlWithPort => "{url with port}".into(),
+        Piece::UrlWithoutPort => "{url without port}".into(),
+        Piece::PlivoUrl => "{url, sorted query, sorted form}".into(),
         Piece::Path => "{path}".into(),
         Piece::Secret => "{secret}".into(),
-        Piece::At(place) => format!("{{{}}}", Place::to_string(place)),
+        Piece::KeyName => "{key name}".into(),
+        Piece::At(place) => format!("{{{place}}}"),
+        Piece::Optional(place) => format!("{{{place}, if there is one}}"),
+        Piece::Lower(place) => format!("{{{place}, lower case}}"),
+        Piece::Mac(_, place) => format!("{{HMAC of {place}}}"),
     };
     template.pieces().iter().map(piece).collect()
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use doorbell_core::provider::{self, Preset, Scheme};
+use doorbell_core::provider::{self, Confidence, Preset, Scheme};
 
 use super::Cx;
 use super::fault::suggest;
@@ -38,6 +38,16 @@ pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
         let offset = table.auth.as_ref().map_or(given.name.offset, |a| a.offset);
         let problem = "this way in takes events from anybody who can reach it";
         cx.report.warning(offset, &given.key, problem, "Use a provider or another `auth` if the sender can sign.");
+    }
+    if preset.confidence == Confidence::Secondary {
+        let offset = table.provider.as_ref().map_or(given.name.offset, |p| p.offset);
+        let problem = format!(
+            "how {} signs is known from third parties only, and was not tried against its own code",
+            preset.name
+        );
+        let advice =
+            "Send a real delivery and look at `doorbell decisions`: a rule that is wrong refuses, it lets nobody in.";
+        cx.report.warning(offset, &format!("{}.provider", given.key), problem, advice);
     }
     set(preset, given, cx)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::payload::Paths;
 use doorbell_core::ports::Retention;
-use doorbell_core::provider::{KeyForm, Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, RateLimit, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
@@ -211,13 +211,18 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let newest = secrets.first().cloned();
     check_length(given, &preset, &secrets, cx);
     check_retention(given, &preset, around);
+    let verify_token = match &table.verify_token {
+        Some(at) => Some(around.secrets.one(at, &format!("{}.verify_token", given.key))?),
+        None => None,
+    };
     let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
-    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance });
+    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
+        keys: matches!(preset.scheme, Scheme::Sns).then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
         payload: preset.payload.rule(),
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
@@ -238,7 +243,8 @@ fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<
         Scheme::Signed(signed) => (signed.key == KeyForm::Raw).then(|| secret.expose().len()),
         Scheme::Token { .. } => Some(secret.expose().len()),
         Scheme::Basic => secret.expose().split_once(':').map(|(_, password)| password.len()),
-        Scheme::None => None,
+        Scheme::Jwt(rule) => (rule.algorithm == JwtAlgorithm::Hs256).then(|| secret.expose().len()),
+        Scheme::Sns | Scheme::None => None,
     };
     if secrets.iter().filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
         let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);

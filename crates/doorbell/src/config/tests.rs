@@ -229,7 +229,7 @@ fn general_methods_take_their_own_header_prefix_encoding_and_hash() {
     let preset = &resolved.senders.values().next().unwrap().preset;
     let signed = preset.scheme.signed().unwrap();
     assert_eq!(signed.prefix, "v1=");
-    assert_eq!(preset.credential(), Some(doorbell_core::provider::Place::parse("header:x-sig").unwrap()));
+    assert_eq!(preset.credentials(), [doorbell_core::provider::Place::parse("header:x-sig").unwrap()]);
 }
 
 #[test]

@@ -153,6 +153,8 @@ tables! {
         on_duplicate_failed: OnDuplicateFailedWord,
         /// How old a signature may be. Default: the provider's.
         tolerance: Lasting,
+        /// What the sender shows when it asks whether this address is ours: Meta's and Strava's verify token, WebSub's topic.
+        verify_token: SecretAt,
         /// The header of the signature or token (`auth = "hmac"` and `"api-key"`).
         header: String,
         /// What stands before the signature or token.

@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod durability;
 mod fatal;
+mod handshakes;
 mod library;
 mod lifecycle;
 mod runs;

@@ -7,6 +7,7 @@ mod documents;
 mod events;
 mod hostile;
 mod ingress;
+mod keys;
 mod life;
 mod log;
 mod world;

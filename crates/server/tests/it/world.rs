@@ -145,11 +145,16 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
         None => Way::Direct,
         Some(preset) => {
             preset.body_paths().iter().for_each(|path| paths.insert(path));
-            let secrets = if preset.id == "github" { vec![Secret::new(SECRET)] } else { vec![] };
+            let secrets = match preset.id.as_str() {
+                "github" => vec![Secret::new(SECRET)],
+                "aws-sns" => vec![Secret::new("arn:aws:sns:us-west-2:123456789012:MyTopic")],
+                _ => vec![],
+            };
             Way::Webhook(Box::new(Webhook {
                 path: format!("/hooks/{name_}"),
                 public_url: None,
                 verifier: Verifier::new(Arc::clone(&preset), &secrets, VerifyOptions::default()).unwrap(),
+                keys: None,
                 payload: PayloadRule::default(),
                 secret_in_body: false,
                 kept_headers: preset.kept_headers(),
@@ -224,10 +229,27 @@ impl World {
     }
 
     pub(crate) async fn tls(options: Options, tls: Option<doorbell_server::Tls>) -> Self {
-        let clock = Clock::system();
         let script = Arc::new(Script::default());
+        let catalog = catalog(&script);
+        Self::of(options, tls, script, catalog).await
+    }
+
+    /// With one source more, `sns`, whose keys come from `hosts`.
+    pub(crate) async fn with_sns(hosts: Arc<crate::keys::Amazon>) -> Self {
+        let script = Arc::new(Script::default());
+        let mut sns = source("sns", Some("aws-sns"), Respond::Accepted, &[None]);
+        if let Way::Webhook(webhook) = &mut sns.way {
+            webhook.keys = Some(Arc::new(provider::KeyCache::new(hosts)));
+        }
+        let agents = catalog(&script).agents.values().map(|agent| (**agent).clone()).collect();
+        let catalog = Catalog::new(agents, vec![sns], Retention::default());
+        Self::of(short(), None, script, catalog).await
+    }
+
+    async fn of(options: Options, tls: Option<doorbell_server::Tls>, script: Arc<Script>, catalog: Catalog) -> Self {
+        let clock = Clock::system();
         let store = MemoryStore::new(&clock);
-        let house = House::open(store, clock, catalog(&script)).await.unwrap();
+        let house = House::open(store, clock, catalog).await.unwrap();
         let (status, stop) = (Status::new(), CancellationToken::new());
         status.set_running();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,0 +1,198 @@
+//! Texts that some senders sign and that no list of places can put together: fields of a form in their order, a URL with
+//! and without its port, a request written line by line. `signed` feeds them; each is one placeholder of a preset.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use http::HeaderName;
+
+use super::Request;
+use super::select::Place;
+use super::signed::Unsignable;
+
+/// `{sorted_form}`: name and value of every field, sorted by name, without anything between. Of a repeated name the
+/// distinct values count, sorted. (Twilio: `getExpectedTwilioSignature`; Mandrill.)
+pub(super) fn sorted_form(body: &[u8], mut sink: impl FnMut(&[u8])) {
+    let fields: BTreeSet<_> = form_urlencoded::parse(body).collect();
+    for (name, value) in &fields {
+        sink(name.as_bytes());
+        sink(value.as_bytes());
+    }
+}
+
+/// `{escaped_body}`: `/` as `\/`, and every UTF-16 unit from U+007F on as `\uXXXX`. (Box: `validateWebhookMessage`.)
+pub(super) fn escaped(body: &[u8], mut sink: impl FnMut(&[u8])) {
+    let text = String::from_utf8_lossy(body);
+    let mut room = [0; 2];
+    for c in text.chars() {
+        match c {
+            '/' => sink(b"\\/"),
+            '\0'..='\u{7e}' => sink(&[c as u8]),
+            _ => c.encode_utf16(&mut room).iter().for_each(|unit| sink(format!("\\u{unit:04x}").as_bytes())),
+        }
+    }
+}
+
+/// `{url_with_port}`: the URL with the port that its scheme implies, if it has none.
+pub(super) fn with_port(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (host, path) = host_and_path(rest);
+    if port_at(host).is_some() {
+        return url.to_owned();
+    }
+    let port = if scheme == "http" { 80 } else { 443 };
+    format!("{scheme}://{host}:{port}{path}")
+}
+
+/// `{url_without_port}`: the URL without its port.
+pub(super) fn without_port(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let (host, path) = host_and_path(rest);
+    let host = port_at(host).map_or(host, |at| &host[..at]);
+    format!("{scheme}://{host}{path}")
+}
+
+fn host_and_path(rest: &str) -> (&str, &str) {
+    rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()))
+}
+
+/// Where the colon before the port stands; the colons inside `[::1]` are none.
+fn port_at(host: &str) -> Option<usize> {
+    host.rfind(':').filter(|at| !host[*at..].contains(']'))
+}
+
+/// `{plivo_url}`: the URL with its query sorted, then the form's fields sorted, as Plivo's V3 signature wants them. A `?`
+/// stands there even without a query when there are fields, and a `.` between the query and the fields.
+pub(super) fn plivo_url(url: &str, body: &[u8]) -> String {
+    let (base, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut pairs: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    let mut fields: Vec<_> = form_urlencoded::parse(body).collect();
+    pairs.sort();
+    fields.sort();
+    let mut text = base.to_owned();
+    if !pairs.is_empty() || !fields.is_empty() {
+        text.push('?');
+    }
+    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    text.push_str(&query.join("&"));
+    if !pairs.is_empty() && !fields.is_empty() {
+        text.push('.');
+    }
+    for (name, value) in &fields {
+        text.push_str(name);
+        text.push_str(value);
+    }
+    text
+}
+
+/// `{canonical:…}`: method, path with query, the headers that the named header lists, sorted, as `name:value` joined by
+/// `;`, and the body, each on a line. (Contentful: `signRequest` of `@contentful/node-apps-toolkit` 3.16.1.)
+///
+/// Its path is escaped as JavaScript's `encodeURI` does, with a query that was escaped whole before that.
+///
+/// The list is the sender's to write, so it has to name itself and the timestamp, or they could be changed.
+pub(super) fn request(
+    request: &Request<'_>,
+    list: &HeaderName,
+    timestamp: Option<&Place>,
+    mut sink: impl FnMut(&[u8]),
+) -> Result<(), Unsignable> {
+    let missing = || Unsignable::Missing(Place::Header(list.clone()));
+    let listed = request.headers.get(list).and_then(|v| v.to_str().ok()).ok_or_else(missing)?;
+    if request.headers.get_all(list).iter().count() > 1 {
+        return Err(Unsignable::Repeated(Place::Header(list.clone())));
+    }
+    let mut lines = Vec::new();
+    let mut has_itself = false;
+    let mut has_time = timestamp.is_none();
+    for name in listed.split(',').map(str::trim) {
+        let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| missing())?;
+        let place = Place::Header(header.clone());
+        let mut values = request.headers.get_all(&header).iter();
+        let (Some(value), rest) = (values.next(), values.next()) else { return Err(Unsignable::Missing(place)) };
+        if rest.is_some() {
+            return Err(Unsignable::Repeated(place));
+        }
+        has_itself |= header == *list;
+        has_time |= timestamp == Some(&place);
+        lines.push((header, value.as_bytes().trim_ascii()));
+    }
+    if !has_itself {
+        return Err(missing());
+    }
+    if let (false, Some(place)) = (has_time, timestamp) {
+        return Err(Unsignable::Missing(place.clone()));
+    }
+    sink(request.method.as_str().as_bytes());
+    sink(b"\n");
+    sink(escape(request.path, b";,/?:@&=+$#").as_bytes());
+    if let Some(query) = request.query.split('?').next().filter(|q| !q.is_empty()) {
+        sink(b"?");
+        sink(escape(&escape(query, b""), b"").as_bytes());
+    }
+    lines.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+    for (i, (name, value)) in lines.iter().enumerate() {
+        sink(if i == 0 { b"\n" } else { b";" });
+        sink(name.as_str().as_bytes());
+        sink(b":");
+        sink(value);
+    }
+    sink(b"\n");
+    sink(request.body);
+    Ok(())
+}
+
+/// Percent-escapes all but letters, digits, JavaScript's unreserved marks and `kept`.
+fn escape(text: &str, kept: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b if b.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&b) || kept.contains(&b) => out.push(char::from(b)),
+            b => {
+                let _ = write!(out, "%{b:02X}");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_added_where_there_is_none_and_taken_away_where_there_is_one() {
+        for (url, with, without) in [
+            ("https://a.b/c?d=e:f", "https://a.b:443/c?d=e:f", "https://a.b/c?d=e:f"),
+            ("https://a.b:443/c", "https://a.b:443/c", "https://a.b/c"),
+            ("http://a.b?x=http://c:1", "http://a.b:80?x=http://c:1", "http://a.b?x=http://c:1"),
+            ("https://a.b:8443", "https://a.b:8443", "https://a.b"),
+            ("http://[::1]/x", "http://[::1]:80/x", "http://[::1]/x"),
+            ("http://[::1]:8080/x", "http://[::1]:8080/x", "http://[::1]/x"),
+        ] {
+            assert_eq!((with_port(url).as_str(), without_port(url).as_str()), (with, without), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_form_is_sorted_and_of_repeated_values_one_counts() {
+        let mut text = Vec::new();
+        sorted_form(b"MessageSid=SM1&Media=b&Media=a&Media=a", |b| text.extend_from_slice(b));
+        assert_eq!(text, b"MediaaMediabMessageSidSM1");
+    }
+
+    #[test]
+    fn an_escaped_body_is_ascii() {
+        let mut text = Vec::new();
+        escaped("a/é☃😀\u{7f}".as_bytes(), |b| text.extend_from_slice(b));
+        assert_eq!(String::from_utf8_lossy(&text), r"a\/\u00e9\u2603\ud83d\ude00\u007f");
+    }
+
+    #[test]
+    fn plivo_writes_a_question_mark_before_fields() {
+        let text = |url, body: &str| plivo_url(url, body.as_bytes());
+        assert_eq!(text("https://answer.url", "To=2&From=1"), "https://answer.url?From1To2");
+        assert_eq!(text("https://a.b/c?z=1&a=2", "To=2"), "https://a.b/c?a=2&z=1.To2");
+        assert_eq!(text("https://a.b/c", ""), "https://a.b/c");
+    }
+}

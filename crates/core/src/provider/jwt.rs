@@ -1,0 +1,139 @@
+//! Signed tokens (RFC 7515, RFC 7519) that prove a request: their signature by the source's key, their times, and the
+//! claims that bind them to this body and this URL. Called by `verify`.
+//!
+//! The preset fixes the one algorithm. A token that names another, `none` among them, is refused before its signature is
+//! looked at, and so is one with critical extensions that nobody here knows.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq as _;
+
+use super::Request;
+use super::encoding::{Encoding, Tag};
+use super::keys::Keys;
+use super::refusal::Refusal;
+use super::scheme::JwtRule;
+use crate::Timestamp;
+
+/// The longest token. Senders' are under 2 KiB, and a request's head holds 16.
+const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// Checks the token `text` against `rule`; gives the place of the secret that signed it.
+pub(super) fn check(
+    rule: &JwtRule,
+    keys: &Keys,
+    text: &[u8],
+    request: &Request<'_>,
+    (now, tolerance): (Timestamp, Duration),
+) -> Result<usize, Refusal> {
+    let (signer, claims) = signed_claims(rule, keys, text)?;
+    times(rule, &claims, now, tolerance)?;
+    if let Some(issuer) = &rule.issuer {
+        is_text(&claims, "iss", issuer, "the sender's own name")?;
+    }
+    if let Some(claim) = &rule.url {
+        let url = request.url.ok_or(Refusal::UrlUnknown)?;
+        is_text(&claims, claim, url, "this source's public URL")?;
+    }
+    if let Some((claim, encoding)) = &rule.body {
+        let said = claims.get(claim).and_then(Value::as_str).ok_or_else(|| Refusal::ClaimMissing(claim.clone()))?;
+        let mut room: Tag = [0; 72];
+        let length = encoding.decode(said.as_bytes(), &mut room).unwrap_or_default();
+        let made = digest::digest(&digest::SHA256, request.body);
+        if !bool::from(made.as_ref().ct_eq(&room[..length])) {
+            return Err(Refusal::DigestMismatch(format!("the claim `{claim}`").into()));
+        }
+    }
+    Ok(signer)
+}
+
+fn signed_claims(rule: &JwtRule, keys: &Keys, text: &[u8]) -> Result<(usize, Map<String, Value>), Refusal> {
+    let malformed = |seen| Refusal::SignatureMalformed {
+        place: rule.place.clone(),
+        wanted: format!("a token signed with {}", rule.algorithm.name()).into(),
+        seen,
+    };
+    if text.len() > TOKEN_BYTES_MAX {
+        return Err(malformed("something longer than 8 KiB"));
+    }
+    let text = std::str::from_utf8(text).map_err(|_| malformed("something that is no token"))?;
+    let (message, signature) = text.rsplit_once('.').ok_or_else(|| malformed("something that is no token"))?;
+    let (header, payload) = message.split_once('.').ok_or_else(|| malformed("something that is no token"))?;
+    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
+    let object = |part: &str| serde_json::from_slice::<Map<String, Value>>(&decode(part)?).ok();
+    let header = object(header).ok_or_else(|| malformed("a token without a readable header"))?;
+    if header.get("alg").and_then(Value::as_str) != Some(rule.algorithm.name()) {
+        return Err(malformed("a token that names another algorithm"));
+    }
+    if header.contains_key("crit") {
+        return Err(malformed("a token with extensions that are not known here"));
+    }
+    let signature = decode(signature).ok_or_else(|| malformed("a signature that is no base64url"))?;
+    let signer = keys.signer(message.as_bytes(), &signature);
+    let signer = signer.ok_or_else(|| Refusal::SignatureMismatch { secrets: keys.len() })?;
+    let claims = object(payload).ok_or_else(|| malformed("a token without readable claims"))?;
+    Ok((signer, claims))
+}
+
+/// `exp`, `nbf` and `iat` wherever they are; those that the rule requires have to be there. An `iat` that is required is
+/// a time of signing: it may be as old as the tolerance.
+fn times(rule: &JwtRule, claims: &Map<String, Value>, now: Timestamp, tolerance: Duration) -> Result<(), Refusal> {
+    if let Some(missing) = rule.required.iter().find(|claim| !claims.contains_key(*claim)) {
+        return Err(Refusal::ClaimMissing(missing.clone()));
+    }
+    let at = |claim: &str| match claims.get(claim) {
+        None => Ok(None),
+        Some(value) => match value.as_f64() {
+            // A numeric date may have a fraction (RFC 7519, section 2). Out of range it saturates, and is refused below.
+            Some(secs) if secs.is_finite() => Ok(Some(Timestamp::from_millis((secs * 1000.0) as i64))),
+            _ => Err(Refusal::ClaimMismatch { claim: claim.to_owned(), wanted: "a number of seconds since 1970" }),
+        },
+    };
+    if let Some(expires) = at("exp")? {
+        let age = now.since(expires);
+        if age > tolerance {
+            return Err(Refusal::TimestampStale { age, tolerance });
+        }
+    }
+    for claim in ["nbf", "iat"] {
+        if let Some(from) = at(claim)? {
+            let ahead = from.since(now);
+            if ahead > tolerance {
+                return Err(Refusal::TimestampFuture { ahead, tolerance });
+            }
+            let age = now.since(from);
+            if claim == "iat" && age > tolerance && rule.required.iter().any(|r| r == "iat") {
+                return Err(Refusal::TimestampStale { age, tolerance });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The claim is this text, or a list that holds it (`aud` may be one).
+fn is_text(claims: &Map<String, Value>, claim: &str, text: &str, wanted: &'static str) -> Result<(), Refusal> {
+    let fits = match claims.get(claim) {
+        None => return Err(Refusal::ClaimMissing(claim.to_owned())),
+        Some(Value::Array(several)) => several.iter().any(|v| v == text),
+        Some(one) => one == text,
+    };
+    if fits { Ok(()) } else { Err(Refusal::ClaimMismatch { claim: claim.to_owned(), wanted }) }
+}
+
+/// A token over `claims`, for tests and `doorbell send`.
+pub(super) fn write(algorithm: &str, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+    let header = serde_json::json!({"alg": algorithm, "typ": "JWT"});
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(&header), part(claims));
+    let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
+    format!("{message}.{signature}")
+}
+
+/// The SHA-256 of a body, as a claim writes it.
+pub(super) fn body_claim(body: &[u8], encoding: Encoding) -> String {
+    encoding.encode(digest::digest(&digest::SHA256, body).as_ref())
+}

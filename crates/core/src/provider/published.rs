@@ -1,0 +1,245 @@
+//! Keys that a sender publishes at an address of its own and names in each request (Amazon SNS: a certificate).
+//!
+//! The request chooses the address, so a stranger chooses it too. Three things keep that harmless: a [`KeyUrl`] is made only
+//! of a URL on the sender's own hosts; [`KeyCache`] asks for each at most once a minute, keeps few, and bounds time and size;
+//! and while a key cannot be had the answer is [`KeyUnavailable`], which the door says as 503: neither let in nor turned away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::sync::Mutex;
+
+use crate::Timestamp;
+use crate::ports::{Fetch, FetchLimits, Reach};
+
+/// How many keys are kept. A sender uses one or two at a time; strangers can name only files on the sender's own hosts.
+const KEYS_MAX: usize = 32;
+/// How long a key is used before it is fetched again.
+const FRESH: Duration = Duration::from_secs(3600);
+/// How long a key that cannot be fetched again is still used: it was the sender's yesterday.
+const STALE_MAX: Duration = Duration::from_secs(86_400);
+/// How long after a try the next one may come, whatever became of it.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+/// Senders hang up after 5 to 15 s.
+const LIMITS: FetchLimits =
+    FetchLimits { time_limit: Duration::from_secs(4), max_body: 64 * 1024, reach: Reach::Public };
+
+/// An address on the sender's own hosts. Made by a sender's module alone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct KeyUrl(String);
+
+/// The key cannot be had now; the same request may be sent again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the sender's key cannot be fetched: {0}; the request may be sent again")]
+pub struct KeyUnavailable(String);
+
+impl KeyUnavailable {
+    /// There is nobody to fetch it with.
+    pub fn without_client() -> Self {
+        Self("no HTTP client is there".to_owned())
+    }
+}
+
+/// What is known of one address.
+#[derive(Default)]
+struct Entry {
+    key: Option<(Bytes, Timestamp)>,
+    tried: Option<Timestamp>,
+    fault: String,
+}
+
+/// The keys that were fetched.
+pub struct KeyCache {
+    fetch: Arc<dyn Fetch>,
+    // One lock: a key is fetched once for all who wait, and each fetch is bounded by `LIMITS`.
+    entries: Mutex<BTreeMap<KeyUrl, Entry>>,
+}
+
+impl std::fmt::Debug for KeyCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeyCache").finish_non_exhaustive()
+    }
+}
+
+impl KeyUrl {
+    /// An `https` URL whose host is `fits` and whose path ends so; none for anything else, also for one with a port, a name
+    /// or a password, which the sender's addresses never have.
+    pub(super) fn pinned(url: &str, fits: impl FnOnce(&str) -> bool, path_end: &str) -> Option<Self> {
+        let rest = url.strip_prefix("https://")?;
+        let (host, path) = rest.split_once('/')?;
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+        let is_host = host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+        let is_path = path.bytes().all(is_plain) && !path.contains("..") && path.ends_with(path_end);
+        (is_host && is_path && fits(host)).then(|| Self(url.to_owned()))
+    }
+
+    /// A URL whose every part its sender's module has looked at.
+    pub(super) fn checked(url: &str) -> Self {
+        Self(url.to_owned())
+    }
+}
+
+impl KeyCache {
+    /// An empty cache that fetches with `fetch`.
+    pub fn new(fetch: Arc<dyn Fetch>) -> Self {
+        Self { fetch, entries: Mutex::default() }
+    }
+
+    /// What stands at `url`: kept, or fetched now.
+    ///
+    /// # Errors
+    /// If it is not kept and cannot be fetched, or was tried less than a minute ago in vain.
+    pub async fn get(&self, url: &KeyUrl, now: Timestamp) -> Result<Bytes, KeyUnavailable> {
+        let mut entries = self.entries.lock().await;
+        if !entries.contains_key(url) && entries.len() >= KEYS_MAX {
+            // A flood of names must not push out the keys that are in use: only what was tried in vain goes.
+            entries.retain(|_, e| e.key.is_some() || e.tried.is_some_and(|t| now.since(t) < AGAIN_AFTER));
+            if entries.len() >= KEYS_MAX {
+                return Err(KeyUnavailable("too many addresses of keys were named".to_owned()));
+            }
+        }
+        let entry = entries.entry(url.clone()).or_default();
+        if let Some((key, at)) = &entry.key
+            && now.since(*at) < FRESH
+        {
+            return Ok(key.clone());
+        }
+        let may_try = entry.tried.is_none_or(|tried| now.since(tried) >= AGAIN_AFTER);
+        if may_try {
+            entry.tried = Some(now);
+            match self.fetched(url).await {
+                Ok(key) => {
+                    entry.key = Some((key.clone(), now));
+                    return Ok(key);
+                }
+                Err(fault) => entry.fault = fault,
+            }
+        }
+        match &entry.key {
+            Some((key, at)) if now.since(*at) < STALE_MAX => Ok(key.clone()),
+            _ => Err(KeyUnavailable(entry.fault.clone())),
+        }
+    }
+
+    /// Asks `url` once and keeps nothing: a confirmation that the sender wants.
+    ///
+    /// # Errors
+    /// If it does not answer 200.
+    pub async fn ask(&self, url: &KeyUrl) -> Result<(), KeyUnavailable> {
+        self.fetched(url).await.map(|_| ()).map_err(KeyUnavailable)
+    }
+
+    async fn fetched(&self, url: &KeyUrl) -> Result<Bytes, String> {
+        let request = http::Request::get(&url.0).body(Bytes::new()).map_err(|e| e.to_string())?;
+        let answer = self.fetch.fetch(request, LIMITS).await.map_err(|e| e.to_string())?;
+        if answer.status() != StatusCode::OK {
+            return Err(format!("its address answered {}", answer.status().as_u16()));
+        }
+        Ok(answer.into_body())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ports::FetchError;
+    use async_trait::async_trait;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A host that is up or down, and how often it was asked.
+    #[derive(Default)]
+    struct Host {
+        asked: AtomicUsize,
+        down: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl Fetch for Host {
+        async fn fetch(
+            &self,
+            _: http::Request<Bytes>,
+            limits: FetchLimits,
+        ) -> Result<http::Response<Bytes>, FetchError> {
+            assert_eq!(limits.reach, Reach::Public);
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            match self.down.load(Ordering::SeqCst) {
+                0 => Ok(http::Response::new(Bytes::from_static(b"key"))),
+                _ => Err(FetchError::Refused("down".to_owned())),
+            }
+        }
+    }
+
+    fn url(n: usize) -> KeyUrl {
+        KeyUrl::pinned(&format!("https://keys.example/{n}.pem"), |host| host == "keys.example", ".pem").unwrap()
+    }
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_secs(1_760_000_000 + secs)
+    }
+
+    #[tokio::test]
+    async fn a_key_is_fetched_once_and_kept_while_its_host_is_away_for_a_day_at_most() {
+        let host = Arc::new(Host::default());
+        let cache = KeyCache::new(host.clone());
+        for secs in [0, 1, 3599] {
+            assert_eq!(cache.get(&url(1), at(secs)).await.unwrap(), "key");
+        }
+        assert_eq!(host.asked.load(Ordering::SeqCst), 1);
+        host.down.store(1, Ordering::SeqCst);
+        assert_eq!(cache.get(&url(1), at(3600)).await.unwrap(), "key");
+        assert_eq!(cache.get(&url(1), at(86_399)).await.unwrap(), "key");
+        assert!(cache.get(&url(1), at(86_400)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_cannot_be_had_is_unavailable_and_asked_for_once_a_minute() {
+        let host = Arc::new(Host::default());
+        host.down.store(1, Ordering::SeqCst);
+        let cache = KeyCache::new(host.clone());
+        for secs in [0, 1, 59] {
+            let fault = cache.get(&url(1), at(secs)).await.unwrap_err();
+            assert!(fault.to_string().contains("down"), "{fault}");
+        }
+        assert_eq!(host.asked.load(Ordering::SeqCst), 1);
+        host.down.store(0, Ordering::SeqCst);
+        assert!(cache.get(&url(1), at(60)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_names_neither_grows_the_cache_nor_pushes_a_key_out() {
+        let host = Arc::new(Host::default());
+        let cache = KeyCache::new(host.clone());
+        assert!(cache.get(&url(0), at(0)).await.is_ok());
+        host.down.store(1, Ordering::SeqCst);
+        for n in 1..200 {
+            assert!(cache.get(&url(n), at(1)).await.is_err());
+        }
+        assert_eq!(host.asked.load(Ordering::SeqCst), KEYS_MAX);
+        assert!(cache.get(&url(0), at(2)).await.is_ok());
+    }
+
+    #[test]
+    fn an_address_is_the_sender_s_own_or_none() {
+        let pinned = |url: &str| KeyUrl::pinned(url, |host| host == "keys.example", ".pem").is_some();
+        assert!(pinned("https://keys.example/a/b-1.pem"));
+        for url in [
+            "http://keys.example/a.pem",
+            "https://keys.example.evil/a.pem",
+            "https://evil/keys.example/a.pem",
+            "https://keys.example:444/a.pem",
+            "https://user@keys.example/a.pem",
+            "https://keys.example/a.pem?x",
+            "https://keys.example/a.pem#x",
+            "https://keys.example/../a.pem",
+            "https://keys.example/%2e%2e/a.pem",
+            "https://keys.example/a.txt",
+            "https://KEYS.example/a.pem",
+            "https://keys.example\\@evil/a.pem",
+        ] {
+            assert!(!pinned(url), "{url}");
+        }
+    }
+}

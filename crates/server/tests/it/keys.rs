@@ -1,0 +1,86 @@
+//! A sender whose key has to be fetched, with a client that stands for its hosts: let in with the key, turned away with a wrong
+//! signature, and neither while the key cannot be had.
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use doorbell_core::ports::{Fetch, FetchError, FetchLimits};
+use doorbell_core::provider::{self, Vector};
+
+use crate::world::{World, until};
+
+/// Amazon: `us-west-2` is there, every other region is away.
+#[derive(Debug, Default)]
+pub(crate) struct Amazon {
+    asked: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Fetch for Amazon {
+    async fn fetch(&self, request: http::Request<Bytes>, _: FetchLimits) -> Result<http::Response<Bytes>, FetchError> {
+        let url = request.uri().to_string();
+        self.asked.lock().unwrap().push(url.clone());
+        if !url.starts_with("https://sns.us-west-2.amazonaws.com/") {
+            return Err(FetchError::Refused("away".to_owned()));
+        }
+        let key = vector("v2 valid").key.clone().unwrap();
+        Ok(http::Response::new(Bytes::from(key)))
+    }
+}
+
+impl Amazon {
+    fn asked(&self, part: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|url| url.contains(part)).count()
+    }
+}
+
+fn vector(note: &str) -> &'static Vector {
+    provider::get("aws-sns").unwrap().vectors.iter().find(|v| v.note == note).unwrap()
+}
+
+async fn ring(world: &World, body: &str) -> u16 {
+    let headers = [("content-type", "text/plain; charset=UTF-8")];
+    world.call("POST", "/hooks/sns", &headers, body).await.status
+}
+
+fn body(note: &str) -> String {
+    String::from_utf8(vector(note).body.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn while_a_key_cannot_be_had_a_request_is_neither_let_in_nor_turned_away() {
+    let amazon = Arc::new(Amazon::default());
+    let world = World::with_sns(Arc::clone(&amazon)).await;
+    assert_eq!(ring(&world, &body("v2 valid")).await, 202);
+    assert_eq!(ring(&world, &body("v2 valid")).await, 200, "a duplicate, by the signed id");
+    assert_eq!(ring(&world, &body("tampered")).await, 401);
+    assert_eq!(amazon.asked(".pem"), 1, "the key is kept");
+
+    let away = body("v2 valid").replace("https://sns.us-west-2.", "https://sns.eu-north-9.");
+    for _ in 0..3 {
+        assert_eq!(ring(&world, &away).await, 503);
+    }
+    assert_eq!(amazon.asked("eu-north-9"), 1, "asked for once a minute");
+    let evil =
+        body("v2 valid").replace("https://sns.us-west-2.amazonaws.com", "https://sns.us-west-2.amazonaws.com.evil");
+    assert_eq!(ring(&world, &evil).await, 401);
+    assert_eq!(amazon.asked("evil"), 0);
+    until(|| async {
+        let decisions = world.get("/decisions?kind=unavailable").await;
+        let items = decisions["items"].as_array().unwrap();
+        items.iter().any(|d| d["code"] == "key_unavailable").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_subscription_is_confirmed_at_amazon_after_the_check() {
+    let amazon = Arc::new(Amazon::default());
+    let world = World::with_sns(Arc::clone(&amazon)).await;
+    let asked = body("subscription confirmation");
+    assert_eq!(ring(&world, &asked.replace("MyTopic", "Another")).await, 401);
+    assert_eq!(amazon.asked("ConfirmSubscription"), 0);
+    assert_eq!(ring(&world, &asked).await, 200);
+    assert_eq!(amazon.asked("ConfirmSubscription"), 1);
+}
