@@ -13,6 +13,7 @@ use tokio::sync::broadcast;
 
 use crate::attempt::{Attempt, Outcome};
 pub use crate::attempt::{Child, OutputSink, Stream};
+use crate::breaker;
 use crate::clock::Timestamp;
 use crate::decision::{Decision, NewDecision};
 use crate::event::{Admission, Event, Receipt};
@@ -206,6 +207,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finishes what is under way and closes; later calls get [`StoreError::Closed`].
     async fn close(&self);
+
+    /// How the agents' breakers stood when [`Store::set_breaker`] was last called.
+    async fn breakers(&self) -> Result<Vec<(Name, breaker::Standing)>, StoreError>;
+
+    /// Keeps how an agent's breaker stands.
+    async fn set_breaker(&self, agent: Name, standing: breaker::Standing) -> Result<(), StoreError>;
 }
 
 /// A holder asks for work.

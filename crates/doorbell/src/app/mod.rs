@@ -6,6 +6,7 @@
 //! see [`App::stop`].
 
 mod data_dir;
+mod hosts;
 mod limits;
 pub mod private;
 mod reload;
@@ -90,7 +91,7 @@ pub struct App {
     serving: JoinHandle<()>,
     /// Ends accepting.
     closing: CancellationToken,
-    /// Ends the sweeper.
+    /// Ends the sweeper and the look-ups of hosts.
     quit: CancellationToken,
     sweeping: JoinHandle<()>,
     failure: Failure,
@@ -127,6 +128,8 @@ impl App {
         let failure = Failure::default();
         let store = open_store(&resolved, &clock, &failure).await?;
         let catalog = resolved.into_catalog();
+        let mut hosts = hosts::Hosts::default();
+        hosts.resolve(&catalog).await;
         let opened = Self::open(store.clone(), catalog, &clock, &settings).await;
         let (house, listener, addr, worker) = match opened {
             Ok(opened) => opened,
@@ -141,7 +144,8 @@ impl App {
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
         let (listening, grace, served) = (closing.clone(), settings.shutdown_grace, tls.clone());
         let serving = tokio::spawn(async move { server.serve(listener, served, listening, grace).await });
-        let sweeping = tokio::spawn(sweep::run(house.clone(), quit.clone()));
+        let (swept, resolving) = (sweep::run(house.clone(), quit.clone()), hosts.run(house.clone(), quit.clone()));
+        let sweeping = tokio::spawn(async { tokio::join!(swept, resolving).0 });
         status.set_running();
         tracing::info!(address = %addr, "Doorbell is open");
         Ok(Self {
@@ -239,6 +243,7 @@ async fn open_store(resolved: &Resolved, clock: &Clock, failure: &Failure) -> Re
 fn server_options(settings: &ServerSettings, token: Secret, metrics: Option<PrometheusHandle>) -> Options {
     let mut options = Options::new(token);
     options.trusted_proxies.clone_from(&settings.trusted_proxies);
+    options.ready_includes_breakers = settings.ready_includes_breakers;
     options.limits.connections = settings.max_connections;
     options.timeouts.head = settings.header_timeout;
     options.timeouts.first_byte = settings.header_timeout;

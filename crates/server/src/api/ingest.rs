@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use doorbell_core::ingest::{self, DirectError, DirectEvent};
-use doorbell_core::{Name, Timestamp};
+use doorbell_core::{Name, Timestamp, loop_guard};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -101,6 +101,7 @@ pub(crate) async fn put_in(
         data,
         content_type: Some("application/json".into()),
         idempotency_key: key,
+        hops: loop_guard::hops(&headers),
     };
     match ingest::admit_direct(house, &source, event).await {
         Ok(taken) => {

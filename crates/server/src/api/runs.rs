@@ -162,6 +162,9 @@ fn held_by(run: &Run, house: &House, catalog: &Catalog) -> Option<String> {
     if house.is_paused(agent) {
         return Some("agent_paused".into());
     }
+    if house.is_broken(agent) {
+        return Some("breaker".into());
+    }
     if let Some(front) = run.behind {
         return Some(format!("lane:{front}"));
     }

@@ -141,3 +141,10 @@ CREATE TABLE flags (
     at    INTEGER NOT NULL,
     PRIMARY KEY (kind, name)
 ) STRICT, WITHOUT ROWID;
+
+-- How the agents' breakers stand.
+CREATE TABLE breakers (
+    agent      TEXT PRIMARY KEY NOT NULL,
+    failures   INTEGER NOT NULL, -- since the last good end
+    open_until INTEGER           -- set: it has opened; from then on it is half open
+) STRICT, WITHOUT ROWID;

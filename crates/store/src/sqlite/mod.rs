@@ -9,6 +9,7 @@ mod claim;
 mod control;
 mod decisions;
 mod dedup;
+mod edge;
 mod errors;
 mod finish;
 mod lane;

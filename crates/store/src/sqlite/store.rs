@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use doorbell_core::breaker::Standing;
 use doorbell_core::decision::{Decision, NewDecision};
 use doorbell_core::event::{Admission, Event, Receipt};
 use doorbell_core::ports::{
@@ -11,13 +12,13 @@ use doorbell_core::ports::{
     QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
-use doorbell_core::{EventId, RunId, StoreTag, Timestamp};
+use doorbell_core::{EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
 use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
-use super::{SqliteStore, accept, backup, claim, control, decisions, finish, lists, read, retention};
+use super::{SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, read, retention};
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -147,6 +148,14 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.shut().await;
+    }
+
+    async fn breakers(&self) -> Result<Vec<(Name, Standing)>, StoreError> {
+        self.readers.read(edge::breakers).await
+    }
+
+    async fn set_breaker(&self, agent: Name, standing: Standing) -> Result<(), StoreError> {
+        self.write((agent, standing), edge::set_breaker).await
     }
 }
 
