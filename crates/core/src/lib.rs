@@ -18,6 +18,7 @@ mod guard;
 pub mod house;
 pub mod ids;
 pub mod ingest;
+pub mod keys;
 pub mod lane;
 pub mod limits;
 pub mod lists;

@@ -18,6 +18,7 @@ use crate::clock::Timestamp;
 use crate::decision::{Decision, NewDecision};
 use crate::event::{Admission, Event, Receipt};
 use crate::ids::{EventId, Name, RunId, StoreTag};
+use crate::keys::{Key, KeyHash, KeyId};
 pub use crate::lists::{
     DecisionQuery, EventQuery, Page, PageFrom, PageRequest, QueueStats, Retention, RunQuery, Swept,
 };
@@ -213,6 +214,25 @@ pub trait Store: Send + Sync + 'static {
 
     /// Keeps how an agent's breaker stands.
     async fn set_breaker(&self, agent: Name, standing: breaker::Standing) -> Result<(), StoreError>;
+
+    /// Keeps a new API key. [`StoreError::Conflict`] if its agent has one of this kind and name, also where two are made at
+    /// the same time.
+    async fn add_key(&self, key: Key) -> Result<(), StoreError>;
+
+    /// All API keys, oldest first.
+    async fn keys(&self) -> Result<Vec<Key>, StoreError>;
+
+    /// One API key, as it is now: one that was removed is none from then on.
+    async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError>;
+
+    /// Gives a key another secret; the present one stays good until `until`, and one before that no longer.
+    async fn rotate_key(&self, id: KeyId, hash: KeyHash, until: Timestamp) -> Result<Key, StoreError>;
+
+    /// Removes a key.
+    async fn remove_key(&self, id: KeyId) -> Result<(), StoreError>;
+
+    /// Notes that a key was used; one that is gone is let be.
+    async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError>;
 }
 
 /// A holder asks for work.

@@ -31,6 +31,7 @@ const COUNTERS: &[(&str, &str)] = &[
     ("doorbell_breaker_opened_total", "Breakers that opened because an agent kept failing, by agent"),
     ("doorbell_swept_total", "Things deleted because their retention was over, by what they were"),
     ("doorbell_api_unauthorized_total", "API requests without a good token"),
+    ("doorbell_api_forbidden_total", "API requests with a key that does not open the call"),
     ("doorbell_connections_total", "Connections taken"),
     ("doorbell_connections_refused_total", "Connections closed at once because the cap was reached"),
     ("doorbell_connections_cut_total", "Connections ended because the peer was too slow, by what it was slow at"),

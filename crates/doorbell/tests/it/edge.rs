@@ -275,3 +275,147 @@ async fn an_open_breaker_answers_503_where_a_trigger_rejects_and_a_person_closes
     assert_eq!(said.status, 202);
     assert_eq!(door.run_ended(said.body["run_id"].as_str().unwrap()).await["state"], "succeeded");
 }
+
+async fn with_key(door: &Door, method: &str, path: &str, key: &str, body: Value) -> (u16, Value) {
+    let request = door.http.request(method.parse().unwrap(), door.url(&format!("/api/v1{path}"))).bearer_auth(key);
+    let request = if method == "POST" { request.json(&body) } else { request };
+    let said = send(request).await;
+    (said.status, said.body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_its_agents_things_and_no_more() {
+    let agent = HttpAgent::start().await;
+    let text = config(&agent, "", "");
+    let text = format!(
+        "{text}\n[agents.other]\nrunner = \"http\"\nurl = \"{}\"\n[sources.direct]\nkind = \"event\"\n\
+         [triggers.direct-other]\nsource = \"direct\"\nagent = \"other\"\n[sources.own]\nkind = \"event\"\n\
+         [triggers.own-worker]\nsource = \"own\"\nagent = \"worker\"\n",
+        agent.url()
+    );
+    let door = Door::start(&text).await;
+    let mine = send(delivery(&door, "d1", "{}")).await.body["run_id"].as_str().unwrap().to_owned();
+    let put = json!({"source": "direct", "type": "x"});
+    let theirs = door.api_post("/events", put.clone()).await.1["run_id"].as_str().unwrap().to_owned();
+    let new = json!({"name": "ci", "agent": "worker", "scopes": ["read", "send"]});
+    let (status, made) = door.api_post("/keys", new.clone()).await;
+    assert_eq!((status, made["scopes"].clone()), (201, json!(["read", "send"])), "{made}");
+    let key = made["key"].as_str().unwrap();
+    let ask = async |method: &str, path: &str| with_key(&door, method, path, key, json!({})).await;
+    assert_eq!(ask("GET", "/agents/worker").await.0, 200);
+    assert_eq!(ask("GET", &format!("/runs/{mine}")).await.0, 200);
+    assert_eq!(ask("GET", "/triggers/ring").await.0, 200);
+    // The other agent's things are as if they were not there; lists are cut down, and cannot be widened.
+    for hidden in [
+        "/agents/other".to_owned(),
+        format!("/runs/{theirs}"),
+        format!("/runs/{theirs}/log"),
+        "/triggers/direct-other".into(),
+    ] {
+        assert_eq!(ask("GET", &hidden).await.0, 404, "{hidden}");
+    }
+    let (status, runs) = ask("GET", "/runs?limit=10").await;
+    assert_eq!(
+        (status, runs["items"].as_array().unwrap().len(), runs["items"][0]["id"].as_str()),
+        (200, 1, Some(&*mine))
+    );
+    for wider in ["/runs?agent=other", "/runs?agent=worker&agent=other", "/runs?%61gent=other"] {
+        assert!(ask("GET", wider).await.0 >= 400, "{wider}");
+    }
+    for house in ["/agents", "/sources", "/events", "/decisions", "/stats", "/keys"] {
+        assert_eq!(ask("GET", house).await.0, 403, "{house}");
+    }
+    // What it has no scope for.
+    for operate in ["/agents/worker/pause".to_owned(), "/triggers/ring/disable".into(), format!("/runs/{mine}/retry")] {
+        assert_eq!(ask("POST", &operate).await.0, 403, "{operate}");
+    }
+    for admin in ["/keys".to_owned(), format!("/keys/{}/rotate", made["id"].as_str().unwrap())] {
+        assert_eq!(with_key(&door, "POST", &admin, key, new.clone()).await.0, 403, "{admin}");
+    }
+    // It rings its own agent and nobody else.
+    assert_eq!(with_key(&door, "POST", "/events", key, put).await.0, 404);
+    assert_eq!(with_key(&door, "POST", "/events", key, json!({"source": "own", "type": "x"})).await.0, 202);
+    assert_eq!(
+        door.http
+            .get(door.url("/metrics"))
+            .bearer_auth(key)
+            .header("x-forwarded-for", "192.0.2.1")
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_kept_as_a_hash_rotated_with_an_overlap_and_revoked_at_once() {
+    let agent = HttpAgent::start().await;
+    let mut door = Door::start(&config(&agent, "", "")).await;
+    let new = json!({"name": "ci", "scopes": ["read"]});
+    let made = door.api_post("/keys", new.clone()).await.1;
+    assert_eq!(door.api_post("/keys", new).await.0, 409);
+    let (id, first) = (made["id"].as_str().unwrap().to_owned(), made["key"].as_str().unwrap().to_owned());
+    let opens = async |door: &Door, key: &str| with_key(door, "GET", "/stats", key, Value::Null).await.0;
+    assert_eq!(opens(&door, &first).await, 200);
+    for wrong in [&first[..first.len() - 1], "dbk_abcdefghijkm_x", "", "dbk_"] {
+        assert_eq!(opens(&door, wrong).await, 401, "{wrong}");
+    }
+    let rotate = json!({"overlap_seconds": 3600});
+    let second = door.api_post(&format!("/keys/{id}/rotate"), rotate).await.1["key"].as_str().unwrap().to_owned();
+    assert_eq!((opens(&door, &first).await, opens(&door, &second).await), (200, 200));
+    let third = door.api_post(&format!("/keys/{id}/rotate"), json!({"overlap_seconds": 0})).await.1["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!((opens(&door, &first).await, opens(&door, &second).await, opens(&door, &third).await), (401, 401, 200));
+    eventually("its use is noted", || async {
+        door.api(&format!("/keys/{id}")).await["last_used_at"].is_string().then_some(())
+    })
+    .await;
+    // Neither the list nor the disk holds a key.
+    let listed = door.api("/keys").await.to_string();
+    door.kill();
+    for file in std::fs::read_dir(door.path().join("data")).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file())
+    {
+        let bytes = std::fs::read(&file).unwrap();
+        for key in [&first, &second, &third] {
+            let secret = &key.as_bytes()[17..];
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret), "a key stands in {}", file.display());
+            assert!(!listed.contains(&key[17..]));
+        }
+    }
+    door.launch().await;
+    assert_eq!(opens(&door, &third).await, 200);
+    assert_eq!(door.api_post(&format!("/keys/{id}/revoke"), json!({})).await.0, 200);
+    assert_eq!(opens(&door, &third).await, 401);
+    assert_eq!(door.api_post(&format!("/keys/{id}/revoke"), json!({})).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_on_the_command_line_and_the_key_alone_is_printed() {
+    let agent = HttpAgent::start().await;
+    let door = Door::start(&config(&agent, "", "")).await;
+    let doorbell = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        command.args(args).env("DOORBELL_URL", door.url("")).env("DOORBELL_ADMIN_TOKEN", TOKEN);
+        let output = command.current_dir(door.path()).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{args:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    let key = doorbell(&["keys", "create", "ci", "--agent", "worker", "--scope", "read,operate", "--expires", "30d"]);
+    let key = key.trim();
+    assert!(key.starts_with("dbk_") && !key.contains(char::is_whitespace), "{key}");
+    assert_eq!(with_key(&door, "POST", "/agents/worker/pause", key, json!({})).await.0, 200);
+    let list = doorbell(&["keys", "list", "--json"]);
+    let shown: Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
+    assert_eq!((shown["name"].as_str(), shown["scopes"].clone()), (Some("ci"), json!(["read", "operate"])));
+    let id = shown["id"].as_str().unwrap();
+    let rotated = doorbell(&["keys", "rotate", id, "--overlap", "0s"]);
+    assert_eq!(with_key(&door, "GET", "/agents/worker", key, Value::Null).await.0, 401);
+    assert_eq!(with_key(&door, "GET", "/agents/worker", rotated.trim(), Value::Null).await.0, 200);
+    assert!(doorbell(&["keys", "show", id]).contains("ci"));
+    doorbell(&["keys", "revoke", id]);
+    assert_eq!(with_key(&door, "GET", "/agents/worker", rotated.trim(), Value::Null).await.0, 401);
+}

@@ -33,6 +33,7 @@ const CORE: &[&str] = &[
     "run",
     "run_token",
     "breaker",
+    "keys",
     "event",
     "lists",
     "ports",
