@@ -16,6 +16,13 @@ TEXT
 
 say() { printf '\n== %s\n' "$*"; }
 
+# The senders' SDKs need this node or a newer one; Debian 12 has 18.
+node_min=20
+
+node_is_new() {
+  command -v node >/dev/null && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge "$node_min" ]
+}
+
 # A C compiler for SQLite and aws-lc, and node for the senders' own SDKs. Installed only where missing.
 setup() {
   local missing=()
@@ -32,6 +39,27 @@ setup() {
   if [ tests/senders/package-lock.json -nt tests/senders/node_modules/.package-lock.json ]; then
     say "installing the senders' SDKs"
     npm ci --prefix tests/senders --no-audit --no-fund --silent
+  fi
+  newer_node
+}
+
+# Where the system's node is too old, one from npm beside it, for this script alone. After `npm ci` above: the system's npm
+# belongs to the system's node.
+newer_node() {
+  if node_is_new; then return; fi
+  if [ tests/node/package-lock.json -nt tests/node/node_modules/.package-lock.json ]; then
+    say "the tests need node $node_min, here is $(node --version): installing a newer one in tests/node"
+    npm ci --prefix tests/node --no-audit --no-fund --silent
+  fi
+  local bin
+  for bin in tests/node/node_modules/node-linux-*/bin; do PATH="$PWD/$bin:$PATH"; done
+  export PATH
+  hash -r
+  if ! node_is_new; then
+    printf '%s\n' \
+      "The tests need node $node_min or newer; here is $(node --version 2>&1), and tests/node has none for $(uname -m)." \
+      'Install one (https://nodejs.org/en/download) so that it comes first on PATH, then run this again.' >&2
+    exit 1
   fi
 }
 

@@ -45,6 +45,11 @@ pub mod cli;
 pub mod config;
 mod library;
 
+/// The program of the README, so that it stays one that compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}
+
 pub use library::{BuildError, Builder, Doorbell, EmitError, Emitted, Event, Limits, Provider, Trigger, WaitError};
 
 /// What an agent function is called with.

@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use toml::{Table, Value};
 
-use crate::app::{App, Plan, StartError};
+use crate::app::{App, Fatal, Plan, StartError};
 use crate::config::{self, Disk, Fault, Input, Natives, Purpose, World};
 
 /// A missed notice is found by looking this often.
@@ -467,8 +467,8 @@ impl Doorbell {
         self.app.admin_token()
     }
 
-    /// Resolves when the store failed for good: what is on disk is no longer known, and the program must stop.
-    pub async fn failed(&self) -> StoreError {
+    /// Resolves when the program must stop: what is on disk is no longer known, or is no longer where it was.
+    pub async fn failed(&self) -> Fatal {
         self.app.failed().await
     }
 

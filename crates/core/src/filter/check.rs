@@ -3,7 +3,7 @@
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
 use cel::parser::{Expression, ParseErrors};
 
-use super::{FilterFault, SOURCE_BYTES_MAX, eval};
+use super::{FilterFault, SOURCE_BYTES_MAX, eval, said};
 use crate::payload::Paths;
 use crate::scope::{EventFacts, NAMES};
 
@@ -50,14 +50,24 @@ pub(super) fn source(source: &str) -> Result<(), FilterFault> {
 }
 
 /// The parser's complaint as a fault. Only the first: the rest follows from it.
-pub(super) fn parse_fault(errors: &ParseErrors) -> FilterFault {
+pub(super) fn parse_fault(errors: &ParseErrors, source: &str) -> FilterFault {
     let Some(first) = errors.errors.first() else {
         return FilterFault { message: "the filter is not a CEL expression".into(), at: None };
     };
-    let what: String = first.msg.chars().take(300).collect();
     let (line, column) = (usize::try_from(first.pos.0).ok(), usize::try_from(first.pos.1).ok());
     let at = line.zip(column).filter(|(line, _)| *line > 0);
+    let what = said::in_words(&first.msg, &before(source, at));
     FilterFault { message: format!("the filter is not a CEL expression: {what}"), at }
+}
+
+/// The end of what stands before a place, on its line: enough to find it by eye.
+fn before(source: &str, at: Option<(usize, usize)>) -> String {
+    const SHOWN_CHARS_MAX: usize = 30;
+    let Some((line, column)) = at else { return String::new() };
+    let line = source.lines().nth(line - 1).unwrap_or_default();
+    let left: Vec<char> = line.chars().take(column.saturating_sub(1)).collect();
+    let from = left.len().saturating_sub(SHOWN_CHARS_MAX);
+    left[from..].iter().collect::<String>().trim().to_owned()
 }
 
 /// Checks the tree and returns the body paths it reads.

@@ -21,6 +21,7 @@
 mod budget;
 mod check;
 mod eval;
+mod said;
 #[cfg(test)]
 mod tests;
 
@@ -135,7 +136,7 @@ impl fmt::Debug for Filter {
 }
 
 fn compile(source: String) -> Result<Compiled, FilterFault> {
-    let program = cel::Program::compile(&source).map_err(|errors| check::parse_fault(&errors))?;
+    let program = cel::Program::compile(&source).map_err(|errors| check::parse_fault(&errors, &source))?;
     let paths = check::expression(&program, &source)?;
     let mut expression = program.expression().clone();
     budget::install(&mut expression);

@@ -415,6 +415,7 @@ async fn commit(house: &House, source: &Source, events: Vec<NewEvent>) -> Result
         };
         metrics::counter!("doorbell_acks_total", "source" => source.name.to_string(), "kind" => kind.as_str())
             .increment(1);
+        tell_taken(source, kind, &entry);
         taken.push(entry);
     }
     Ok(taken)
@@ -427,6 +428,13 @@ fn not_started(house: &House, source: &Source, runs: &[(Name, Option<LaneId>)]) 
             cap.give_back(Trigger::storm_key(*lane), house.clock.uptime());
         }
     }
+}
+
+/// For whoever looks for it with `DOORBELL_LOG`: a line for each event by default would cost more than much of the rest of
+/// the way to its answer. What was accepted is in the store, and what becomes of it is told by the worker.
+fn tell_taken(source: &Source, kind: Kind, taken: &Taken) {
+    let (Taken::Accepted { event, .. } | Taken::Ignored { event, .. } | Taken::Duplicate { event, .. }) = taken;
+    tracing::debug!(source = %source.name, %kind, event.id = %event, "took an event");
 }
 
 fn ignored_word(event: &NewEvent) -> Option<&'static str> {

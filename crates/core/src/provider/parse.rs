@@ -84,8 +84,8 @@ fn read(root: Section<'_, '_>, given_id: Option<&str>) -> Option<Preset> {
         );
     }
     let scheme = root.section("verify").and_then(verify);
-    let event = root.section("event").map(event).unwrap_or_default();
     let payload = payload(root.section("payload"));
+    let event = root.section("event").map(|section| event(section, &payload)).unwrap_or_default();
     let handshakes = root.sections("handshakes").into_iter().filter_map(handshake).collect();
     let keep = root.texts("keep_headers");
     let secrets = root.texts("secrets").into_iter().filter_map(|t| place(&root, t)).collect();
@@ -162,10 +162,15 @@ fn settable(root: &Section<'_, '_>) -> Vec<Setting> {
     root.texts("settable").into_iter().filter_map(find).collect()
 }
 
-fn event(section: Section<'_, '_>) -> EventRules {
+fn event(section: Section<'_, '_>, payload: &PayloadRules) -> EventRules {
     let selectors = |key| section.texts(key).into_iter().filter_map(|t| selector(&section, t)).collect();
+    let id = |text: At<String>| {
+        let offset = text.offset;
+        let template = selector(&section, text)?;
+        told(&section, offset, payload.suits_id(&template).map(|()| template))
+    };
     let rules = EventRules {
-        id: selectors("id"),
+        id: section.texts("id").into_iter().filter_map(id).collect(),
         event_type: selectors("type"),
         subject: selectors("subject"),
         actor: selectors("actor"),

@@ -175,6 +175,21 @@ impl PayloadRules {
         };
         crate::payload::PayloadRule { kind, form_json: self.form_json.clone() }
     }
+
+    /// Whether `id` may tell the events of one request apart. What stands outside a batch's elements is one text for all
+    /// of them, and all but the first would be taken for redeliveries and dropped.
+    pub(super) fn suits_id(&self, id: &Template) -> Result<(), String> {
+        let Some(batch) = &self.batch else { return Ok(()) };
+        if id.looks_into_body() {
+            return Ok(());
+        }
+        let list = if batch.is_empty() { String::new() } else { format!("{}.", batch.join(".")) };
+        Err(format!(
+            "with `batch`, `id` must stand in each element: this one is the same for the whole request, so all events \
+             of a request but the first would be duplicates. Write for example `body:id` for `{list}0.id`, or leave `id` \
+             out: where the body is signed, each event is then known by its own text"
+        ))
+    }
 }
 
 impl Preset {
@@ -200,7 +215,11 @@ impl Preset {
         };
         let header = || Place::parse(&format!("header:{value}"));
         match (setting, &mut self.scheme) {
-            (Setting::IdHeader, _) => self.event.id.insert(0, Template::at(header()?)),
+            (Setting::IdHeader, _) => {
+                let id = Template::at(header()?);
+                self.payload.suits_id(&id)?;
+                self.event.id.insert(0, id);
+            }
             (Setting::TypeHeader, _) => self.event.event_type.insert(0, Template::at(header()?)),
             (Setting::Header, Scheme::Signed(signed)) => signed.place = header()?,
             (Setting::Header, Scheme::Token { place, .. }) => *place = header()?,

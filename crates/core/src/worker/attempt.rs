@@ -57,6 +57,7 @@ async fn carry_out(inner: &Inner, agent: &Agent, trigger: &Trigger, work: Work, 
     let house = &inner.house;
     let deadline = house.clock.now() + agent.time_limit;
     let sink = StoreSink::new(Arc::clone(&house.store), lease, house.clock.clone());
+    tracing::info!(run.id = %lease.run, event.id = %work.run.event, agent = %work.run.agent, attempt = work.run.attempt, "an attempt started");
     let verdict = match envelope::for_run(&work.run, &work.event, trigger, deadline, &house.clock) {
         Ok(envelope) => {
             let attempt = Attempt {
@@ -187,7 +188,7 @@ fn tell(agent: &Name, lease: Lease, ended: Ended, took: Duration) {
             tracing::warn!(run.id = %lease.run, agent = %agent, duration_ms = took.as_millis(), "a run failed for good; `doorbell runs show` tells why");
         }
         _ => {
-            tracing::debug!(run.id = %lease.run, agent = %agent, %state, duration_ms = took.as_millis(), "an attempt ended");
+            tracing::info!(run.id = %lease.run, agent = %agent, %state, duration_ms = took.as_millis(), "an attempt ended");
         }
     }
     metrics::counter!("doorbell_attempts_total", "agent" => agent.to_string(), "state" => state.as_str()).increment(1);

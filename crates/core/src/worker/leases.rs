@@ -57,6 +57,13 @@ impl Leases {
         self.lock().contains_key(&run)
     }
 
+    /// The runs that attempts are made at now, in the order of their ids.
+    pub(super) fn runs(&self) -> Vec<RunId> {
+        let mut runs: Vec<RunId> = self.lock().keys().copied().collect();
+        runs.sort_unstable();
+        runs
+    }
+
     /// Asks the attempt on `run` to end, if it is ours.
     pub(super) fn ask(&self, run: RunId, reason: StopReason) {
         if let Some(held) = self.lock().get(&run) {

@@ -102,6 +102,11 @@ impl Worker {
         self.inner.slots.all()
     }
 
+    /// The runs that attempts are made at now.
+    pub fn at_work(&self) -> Vec<crate::ids::RunId> {
+        self.inner.leases.runs()
+    }
+
     /// Stops: claims nothing more, lets attempts end for `patience`, then ends the rest (they are tried again after the
     /// next start) and waits until their process trees are gone.
     pub async fn stop(&self, patience: Duration) {

@@ -200,6 +200,28 @@ fn an_unsound_rule_is_a_fault() {
 }
 
 #[test]
+fn an_id_for_a_whole_batch_is_a_fault() {
+    let of = |id: &str, batch: &str| {
+        let text = format!(
+            "id = \"x\"\nname = \"X\"\nsettable = [\"id_header\"]\n[verify]\nscheme = \"token\"\ntoken = \"header:x-s\"\n\
+             [event]\nid = {id}\n[payload]\n{batch}"
+        );
+        Preset::parse(&text, "x.toml")
+    };
+    let batch = "batch = \"data.list[]\"";
+    for outside in ["[\"header:x-id\"]", "[\"body:id\", \"query:id\"]", "[\"form:id\"]", "[\"{header:a}-{query:b}\"]"] {
+        let faults = of(outside, batch).unwrap_err();
+        assert_eq!((faults.len(), faults[0].line), (1, 8), "{outside}: {faults:?}");
+        assert!(faults[0].message.contains("Write for example `body:id` for `data.list.0.id`"), "{faults:?}");
+        assert!(of(outside, "").is_ok(), "{outside} is good where a request is one event");
+    }
+    let good = of("[\"body:id\", \"{header:x-id}/{body:number}\"]", batch).unwrap();
+    let faults = good.with_settings(&[("id_header", "x-id")]).unwrap_err();
+    assert!(faults[0].contains("must stand in each element"), "{faults:?}");
+    assert!(of("[]", "").unwrap().with_settings(&[("id_header", "x-id")]).is_ok());
+}
+
+#[test]
 fn a_source_sets_what_the_preset_allows_and_nothing_else() {
     let hmac = provider::get("hmac").unwrap();
     let set = [("header", "x-hub"), ("hash", "sha512"), ("encoding", "base64"), ("prefix", "sig=")];

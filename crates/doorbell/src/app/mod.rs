@@ -8,6 +8,7 @@
 mod data_dir;
 mod hosts;
 mod limits;
+mod place;
 pub mod private;
 mod reload;
 mod signals;
@@ -21,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use doorbell_core::Clock;
 use doorbell_core::Secret;
 use doorbell_core::house::{Catalog, House};
+use doorbell_core::ids::RunId;
 use doorbell_core::ports::{Store, StoreError};
 use doorbell_core::worker::{Worker, WorkerOptions};
 use doorbell_server::{Options, Server, Status, Tls, TlsError};
@@ -91,22 +93,33 @@ pub struct App {
     serving: JoinHandle<()>,
     /// Ends accepting.
     closing: CancellationToken,
-    /// Ends the sweeper and the look-ups of hosts.
+    /// Ends the sweeper, the look-ups of hosts and the watch on the store's file.
     quit: CancellationToken,
     sweeping: JoinHandle<()>,
     failure: Failure,
 }
 
-/// The store's last word, if it failed for good.
+/// Why a program that ran cannot go on. What was answered with a 2xx before was on disk.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The store no longer knows what is on disk.
+    #[error("the store failed for good")]
+    Store(#[source] StoreError),
+    /// This file of the store was removed or replaced while it was open: what is written to it is not found again.
+    #[error("the store's file {} was removed or replaced while Doorbell was running", .0.display())]
+    Moved(std::path::PathBuf),
+}
+
+/// The first of them, if there is one.
 #[derive(Clone, Default)]
 struct Failure {
-    why: Arc<OnceLock<StoreError>>,
+    why: Arc<OnceLock<Fatal>>,
     told: CancellationToken,
 }
 
 impl Failure {
-    fn tell(&self, error: &StoreError) {
-        let _ = self.why.set(error.clone());
+    fn tell(&self, why: Fatal) {
+        let _ = self.why.set(why);
         self.told.cancel();
     }
 }
@@ -127,6 +140,7 @@ impl App {
         let tls = settings.tls.as_ref().map(|f| Tls::from_pem_files(&f.cert, &f.key)).transpose()?;
         let failure = Failure::default();
         let store = open_store(&resolved, &clock, &failure).await?;
+        let StoreAt::Sqlite(path) = resolved.store.clone();
         let catalog = resolved.into_catalog();
         let mut hosts = hosts::Hosts::default();
         hosts.resolve(&catalog).await;
@@ -138,6 +152,13 @@ impl App {
                 return Err(error);
             }
         };
+        let place = match place::Place::of(&path) {
+            Ok(place) => place,
+            Err(error) => {
+                store.close().await;
+                return Err(StartError::Store(StoreError::Fatal(format!("{}: {error}", path.display()))));
+            }
+        };
         let status = Status::new();
         let options = server_options(&settings, token.clone(), metrics);
         let server = Server::new(house.clone(), options, status.clone());
@@ -146,6 +167,7 @@ impl App {
         let serving = tokio::spawn(async move { server.serve(listener, served, listening, grace).await });
         let (swept, resolving) = (sweep::run(house.clone(), quit.clone()), hosts.run(house.clone(), quit.clone()));
         let sweeping = tokio::spawn(async { tokio::join!(swept, resolving).0 });
+        tokio::spawn(place::watch(place, status.clone(), failure.clone(), quit.clone()));
         status.set_running();
         tracing::info!(address = %addr, "Doorbell is open");
         Ok(Self {
@@ -211,10 +233,15 @@ impl App {
         &self.token_place
     }
 
-    /// Resolves when the store failed for good: what is on disk is no longer known, and the process must stop.
-    pub async fn failed(&self) -> StoreError {
+    /// The runs that are at work here now.
+    pub fn at_work(&self) -> Vec<RunId> {
+        self.worker.at_work()
+    }
+
+    /// Resolves when the program must stop: what is on disk is no longer known, or is no longer where it was.
+    pub async fn failed(&self) -> Fatal {
         self.failure.told.cancelled().await;
-        self.failure.why.get().cloned().unwrap_or(StoreError::Closed)
+        self.failure.why.get().cloned().unwrap_or(Fatal::Store(StoreError::Closed))
     }
 }
 
@@ -232,7 +259,7 @@ async fn open_store(resolved: &Resolved, clock: &Clock, failure: &Failure) -> Re
     let failure = failure.clone();
     let options = SqliteOptions {
         retention: resolved.retention,
-        on_fatal: Some(Arc::new(move |error| failure.tell(error))),
+        on_fatal: Some(Arc::new(move |error: &StoreError| failure.tell(Fatal::Store(error.clone())))),
         ..SqliteOptions::default()
     };
     let clock = clock.clone();

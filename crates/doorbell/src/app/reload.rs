@@ -93,7 +93,7 @@ impl App {
     /// Puts a new configuration in the old one's place.
     pub fn take_config(&self, resolved: crate::config::Resolved) {
         for fault in &resolved.warnings {
-            tracing::warn!("{fault}");
+            tracing::warn!("{}", fault.without_severity());
         }
         for key in fixed(&self.settings, &resolved.server) {
             tracing::warn!(key, "This change of the configuration takes effect at the next start");

@@ -57,6 +57,11 @@ impl App {
         tracing::info!("Doorbell is closed");
     }
 
+    /// How long a soft stop waits, by the configuration.
+    pub fn shutdown_grace(&self) -> Duration {
+        self.settings.shutdown_grace
+    }
+
     /// Stops softly within the configured grace.
     pub async fn close(self) {
         let grace = self.settings.shutdown_grace;

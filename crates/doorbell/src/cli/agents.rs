@@ -6,10 +6,9 @@ use doorbell_core::Name;
 use serde_json::json;
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::fault::Exit;
-use super::list::{Format, Listing, Paging, each, fetch};
+use super::list::{Asking, Listing, Paging, each};
 use super::table::{Column, member, text};
 
 /// Arguments of `doorbell agents`.
@@ -21,9 +20,7 @@ pub(super) struct AgentsArgs {
     #[command(flatten)]
     paging: Paging,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -64,29 +61,29 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// What the API says.
 pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
-    let client = args.access.client(&cx.env)?;
+    let client = args.asking.client(cx)?;
     let verb = args.verb.unwrap_or(Verb::List(args.paging));
     match verb {
         Verb::List(paging) => {
             let empty = "There are no agents: add an [agents.NAME] table to doorbell.toml.";
             Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
-                .print(cx, &client, &paging, args.format)
+                .print(cx, &client, &paging, args.asking.format)
                 .await
         }
-        Verb::Show { name } => show(cx, &args.access, args.format, &name).await,
+        Verb::Show { name } => show(cx, &args.asking, &name).await,
         Verb::Pause { names } => {
             let pause = async |name: &Name| client.post(&format!("agents/{name}/pause"), &json!({})).await;
-            each(cx, &names, args.format, "is paused: its runs are queued until you resume it", pause).await
+            each(cx, &names, args.asking.format, "is paused: its runs are queued until you resume it", pause).await
         }
         Verb::Resume { names } => {
             let resume = async |name: &Name| client.post(&format!("agents/{name}/resume"), &json!({})).await;
-            each(cx, &names, args.format, "goes on", resume).await
+            each(cx, &names, args.asking.format, "goes on", resume).await
         }
     }
 }
 
-async fn show(cx: &Context, access: &Access, format: Format, name: &Name) -> Result<Exit> {
-    let Some(agent) = fetch(cx, access, format, &format!("agents/{name}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
+    let Some(agent) = asking.fetch(cx, &format!("agents/{name}")).await? else { return Ok(Exit::Ok) };
     let paused = member(&agent, "paused").and_then(serde_json::Value::as_bool).unwrap_or(false);
     let word = if paused { "paused" } else { "ready" };
     let mut card = Card::new(&cx.screen, cx.clock.now(), word, name.as_str(), &text(&agent, "runner"));

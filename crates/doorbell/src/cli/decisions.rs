@@ -9,10 +9,9 @@ use doorbell_core::ids::{DecisionId, EventId, Name};
 use serde_json::Value;
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::fault::Exit;
-use super::list::{Format, Listing, Paging, Search, fetch};
+use super::list::{Asking, Happened, Listing};
 use super::screen::{Screen, Tone};
 use super::table::{Column, text};
 
@@ -31,9 +30,7 @@ pub(super) struct DecisionsArgs {
     #[command(flatten)]
     list: ListArgs,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,17 +56,15 @@ struct ListArgs {
     #[arg(long, value_name = "ID")]
     event: Option<EventId>,
     #[command(flatten)]
-    search: Search,
-    #[command(flatten)]
-    paging: Paging,
+    happened: Happened,
 }
 
 const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
     Column::word("DECISION", "kind"),
     Column::id("SOURCE", "source"),
-    Column::text("REASON", "reason"),
-    Column::id("EVENT", "event_id"),
+    Column::text("REASON", "reason").at_least(40),
+    Column::id("EVENT", "event_id").spared(1),
     Column::age("WHEN", "created_at"),
 ];
 
@@ -80,17 +75,17 @@ const COLUMNS: &[Column] = &[
 pub(super) async fn run(args: DecisionsArgs, cx: &Context) -> Result<Exit> {
     match args.verb.unwrap_or(Verb::List(args.list)) {
         Verb::List(list) => {
-            let mut filters = list.search.filters(cx.clock.now());
+            let mut filters = list.happened.filters(cx.clock.now());
             filters.extend(list.source.map(|s| ("source", s.to_string())));
             filters.extend(list.kind.map(|k| ("kind", k.to_string())));
             filters.extend(list.event.map(|e| ("event", e.to_string())));
-            let client = args.access.client(&cx.env)?;
+            let client = args.asking.client(cx)?;
             Listing { path: "decisions", filters, columns: COLUMNS, empty: "The door has answered no such request." }
-                .print(cx, &client, &list.paging, args.format)
+                .print(cx, &client, &list.happened.paging, args.asking.format)
                 .await
         }
         Verb::Show { id } => {
-            let Some(decision) = fetch(cx, &args.access, args.format, &format!("decisions/{id}")).await? else {
+            let Some(decision) = args.asking.fetch(cx, &format!("decisions/{id}")).await? else {
                 return Ok(Exit::Ok);
             };
             cx.screen.line(show(&cx.screen, cx.clock.now(), &decision))?;

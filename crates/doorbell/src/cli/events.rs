@@ -7,11 +7,10 @@ use doorbell_core::ids::{EventId, Name};
 use serde_json::{Value, json};
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::decisions::check_lines;
 use super::fault::Exit;
-use super::list::{Format, Listing, Paging, Search, fetch};
+use super::list::{Asking, Happened, Listing};
 use super::table::{self, Column, member, text};
 
 const EXAMPLES: &str = "\
@@ -30,9 +29,7 @@ pub(super) struct EventsArgs {
     #[command(flatten)]
     list: ListArgs,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,9 +57,7 @@ struct ListArgs {
     #[arg(long, value_name = "KIND")]
     decision: Option<Kind>,
     #[command(flatten)]
-    search: Search,
-    #[command(flatten)]
-    paging: Paging,
+    happened: Happened,
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,9 +88,9 @@ const RUN_COLUMNS: &[Column] = &[
     Column::id("RUN", "id"),
     Column::word("STATE", "state"),
     Column::text("AGENT", "agent"),
-    Column::text("TRIGGER", "trigger"),
+    Column::text("TRIGGER", "trigger").spared(1),
     Column::text("ATTEMPT", "attempt"),
-    Column::text("ERROR", "error"),
+    Column::text("ERROR", "error").at_least(24),
 ];
 
 /// Lists, shows or replays.
@@ -105,22 +100,22 @@ const RUN_COLUMNS: &[Column] = &[
 pub(super) async fn run(args: EventsArgs, cx: &Context) -> Result<Exit> {
     match args.verb.unwrap_or(Verb::List(args.list)) {
         Verb::List(list) => {
-            let mut filters = list.search.filters(cx.clock.now());
+            let mut filters = list.happened.filters(cx.clock.now());
             filters.extend(list.source.map(|s| ("source", s.to_string())));
             filters.extend(list.event_type.map(|t| ("event_type", t)));
             filters.extend(list.decision.map(|v| ("decision", v.to_string())));
-            let client = args.access.client(&cx.env)?;
+            let client = args.asking.client(cx)?;
             Listing { path: "events", filters, columns: COLUMNS, empty: "No such event came in." }
-                .print(cx, &client, &list.paging, args.format)
+                .print(cx, &client, &list.happened.paging, args.asking.format)
                 .await
         }
-        Verb::Show { id } => show(cx, &args.access, args.format, id).await,
-        Verb::Replay(replay) => self::replay(cx, &args.access, args.format, replay).await,
+        Verb::Show { id } => show(cx, &args.asking, id).await,
+        Verb::Replay(replay) => self::replay(cx, &args.asking, replay).await,
     }
 }
 
-async fn show(cx: &Context, access: &Access, format: Format, id: EventId) -> Result<Exit> {
-    let Some(event) = fetch(cx, access, format, &format!("events/{id}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, asking: &Asking, id: EventId) -> Result<Exit> {
+    let Some(event) = asking.fetch(cx, &format!("events/{id}")).await? else { return Ok(Exit::Ok) };
     let about = [text(&event, "type"), text(&event, "subject")].join(" ");
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&event, "decision"), &id.to_string(), about.trim());
     card.members(&event, &["source", "actor", "sender_id", "remote", "verified_by", "reason"]);
@@ -137,7 +132,7 @@ async fn show(cx: &Context, access: &Access, format: Format, id: EventId) -> Res
     Ok(Exit::Ok)
 }
 
-async fn replay(cx: &Context, access: &Access, format: Format, args: ReplayArgs) -> Result<Exit> {
+async fn replay(cx: &Context, asking: &Asking, args: ReplayArgs) -> Result<Exit> {
     let mut body = json!({"dry_run": args.dry_run});
     if let Some(agent) = &args.agent {
         body["agent"] = json!(agent);
@@ -145,8 +140,8 @@ async fn replay(cx: &Context, access: &Access, format: Format, args: ReplayArgs)
     if let Some(trigger) = &args.trigger {
         body["trigger"] = json!(trigger);
     }
-    let answer = access.client(&cx.env)?.post(&format!("events/{}/replay", args.id), &body).await?;
-    if format.json {
+    let answer = asking.client(cx)?.post(&format!("events/{}/replay", args.id), &body).await?;
+    if asking.format.json {
         cx.screen.line(&answer)?;
         return Ok(Exit::Ok);
     }

@@ -91,6 +91,17 @@ impl Sender {
         format!("{key} = \"{}\"", self.preset.id)
     }
 
+    /// The line of the configuration that says which of its events are wanted.
+    fn filter(&self) -> &'static str {
+        match self.preset.id.as_str() {
+            // GitHub sends one as soon as the webhook is set up (its docs: "ping"), and it is no work for an agent.
+            "github" => "filter = 'event.type != \"ping\"'             # CEL over event, data, headers and query",
+            _ => {
+                "# filter = 'event.type == \"…\"'              # CEL over event, data, headers and query; without it: all"
+            }
+        }
+    }
+
     /// A fresh secret, in the form that this sender's are in.
     fn secret(&self) -> Result<String> {
         let hex = private::random_text().context("no random numbers")?;
@@ -176,6 +187,7 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
     let config = include_str!("init/doorbell.toml")
         .replace("@NAME@", name)
         .replace("@RULE@", &sender.rule())
+        .replace("@FILTER@", sender.filter())
         .replace("@SENDER@", &sender.preset.name);
     Ok(vec![
         File { path: "doorbell.toml".into(), text: config, kind: Kind::Plain, about: "the configuration" },
@@ -203,17 +215,15 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
 fn next_steps(dir: &Path, sender: &Sender) -> String {
     let go = if dir == Path::new(".") { String::new() } else { format!("  cd {}\n", dir.display()) };
     let name = &sender.preset.id;
-    let setup = sender
-        .preset
-        .docs
-        .setup
-        .as_deref()
-        .map(|s| format!("\nAt {}: {s}; the secret is in secrets/{name}.", sender.preset.name));
+    let as_whom = if sender.is_method { String::new() } else { format!(" as {} would", sender.preset.name) };
+    let whom = if sender.is_method { "your sender" } else { &sender.preset.name };
+    let setup = sender.preset.docs.setup.as_deref().filter(|_| !sender.is_method);
+    let setup = setup.map(|s| format!("  where   {s}\n")).unwrap_or_default();
     format!(
         "\nNext:\n{go}  doorbell check         is everything in order?\n  doorbell serve         accept and run\n  \
-         doorbell send {name}   in another terminal: ring it{}{}",
-        if sender.is_method { String::new() } else { format!(" as {} would", sender.preset.name) },
-        setup.unwrap_or_default()
+         doorbell send {name}   in another terminal: ring it{as_whom}\n\n\
+         Then tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}\n  \
+         secret  the content of secrets/{name}"
     )
 }
 
@@ -226,17 +236,18 @@ mod tests {
         InitArgs { dir: dir.into(), provider: provider.map(Into::into), yes: true }
     }
 
-    fn checked(dir: &Path) {
+    fn checked(dir: &Path) -> String {
         let text = fs::read_to_string(dir.join("doorbell.toml")).unwrap();
         let input = Input { text: &text, file: "doorbell.toml", base: dir, purpose: Purpose::Check };
         let world = World {
-            env: Arc::default(),
+            env: Arc::new([("PATH".into(), "/usr/bin:/bin".into())].into()),
             files: Arc::new(Disk),
             fetch: Arc::new(doorbell_net::Client::new().unwrap()),
             clock: doorbell_core::Clock::system(),
         };
         let resolved = crate::config::resolve(input, &world).unwrap_or_else(|faults| panic!("{faults:#?}\n{text}"));
         assert!(resolved.warnings.is_empty(), "{:#?}", resolved.warnings);
+        text
     }
 
     #[tokio::test]
@@ -246,7 +257,10 @@ mod tests {
         for sender in senders {
             let dir = tempfile::tempdir().unwrap();
             run(args(dir.path(), Some(sender)), Env::new()).await.unwrap();
-            checked(dir.path());
+            let text = checked(dir.path());
+            assert_eq!(text.contains("\nfilter = 'event.type != \"ping\"'"), sender == "github", "{text}");
+            let told = next_steps(dir.path(), &Sender::named(sender).unwrap());
+            assert!(told.contains(&format!("/hooks/{sender}\n")), "{told}");
         }
     }
 

@@ -9,10 +9,9 @@ use doorbell_core::keys::{Kind, Right};
 use serde_json::{Value, json};
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::fault::Exit;
-use super::list::{Filter, Format, Listing, Paging, each, fetch, span};
+use super::list::{Asking, Filter, Format, Listing, Paging, each, span};
 use super::table::{Column, member, text};
 
 /// Arguments of `doorbell keys`.
@@ -24,9 +23,7 @@ pub(super) struct KeysArgs {
     #[command(flatten)]
     list: ListArgs,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -99,31 +96,31 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// What the API says.
 pub(super) async fn run(args: KeysArgs, cx: &Context) -> Result<Exit> {
-    let client = args.access.client(&cx.env)?;
+    let client = args.asking.client(cx)?;
     match args.verb.unwrap_or(Verb::List(args.list)) {
         Verb::List(list) => {
             let filters: Vec<Filter> = list.agent.map(|a| ("agent", a.to_string())).into_iter().collect();
             let empty = "There are no API keys: make one with `doorbell keys create NAME`.";
             Listing { path: "keys", filters, columns: COLUMNS, empty }
-                .print(cx, &client, &list.paging, args.format)
+                .print(cx, &client, &list.paging, args.asking.format)
                 .await
         }
-        Verb::Show { id } => show(cx, &args.access, args.format, &id).await,
+        Verb::Show { id } => show(cx, &args.asking, &id).await,
         Verb::Create(new) => {
             let expires_at = new.expires.map(|span| cx.clock.now() + span);
             let scopes: Vec<&str> = new.scope.iter().map(|r| r.as_str()).collect();
             let body = json!({
                 "name": new.name, "agent": new.agent, "type": new.kind.as_str(), "scopes": scopes, "expires_at": expires_at,
             });
-            tell(cx, args.format, &client.post("keys", &body).await?)
+            tell(cx, args.asking.format, &client.post("keys", &body).await?)
         }
         Verb::Rotate { id, overlap } => {
             let body = json!({ "overlap_seconds": overlap.as_secs() });
-            tell(cx, args.format, &client.post(&format!("keys/{id}/rotate"), &body).await?)
+            tell(cx, args.asking.format, &client.post(&format!("keys/{id}/rotate"), &body).await?)
         }
         Verb::Revoke { ids } => {
             let revoke = async |id: &String| client.post(&format!("keys/{id}/revoke"), &json!({})).await;
-            each(cx, &ids, args.format, "is revoked: it opens nothing any more", revoke).await
+            each(cx, &ids, args.asking.format, "is revoked: it opens nothing any more", revoke).await
         }
     }
 }
@@ -142,8 +139,8 @@ fn tell(cx: &Context, format: Format, made: &Value) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-async fn show(cx: &Context, access: &Access, format: Format, id: &str) -> Result<Exit> {
-    let Some(key) = fetch(cx, access, format, &format!("keys/{id}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, asking: &Asking, id: &str) -> Result<Exit> {
+    let Some(key) = asking.fetch(cx, &format!("keys/{id}")).await? else { return Ok(Exit::Ok) };
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&key, "type"), id, &text(&key, "name"));
     card.members(&key, &["agent", "scopes", "expires_at", "overlap_until"]);
     card.time(&key, "created_at");

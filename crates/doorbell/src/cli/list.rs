@@ -33,9 +33,9 @@ pub(super) struct Paging {
     q: Option<String>,
 }
 
-/// What every list of things that happen can be asked for.
+/// When it happened.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Search {
+struct Search {
     /// Made at or after: a time such as 2026-01-31T08:00:00Z, or 10m, 2h, 3d ago
     #[arg(long, value_name = "WHEN")]
     since: Option<When>,
@@ -50,6 +50,54 @@ pub(super) struct Format {
     /// Print the API's JSON: an object, or one line for each thing of a list
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Which of the things that happen are listed: the flags that the lists of events, runs and decisions share.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Happened {
+    #[command(flatten)]
+    search: Search,
+    #[command(flatten)]
+    pub paging: Paging,
+}
+
+impl Happened {
+    /// As the API's parameters, but the paging.
+    pub(super) fn filters(&self, now: Timestamp) -> Vec<Filter> {
+        self.search.filters(now)
+    }
+}
+
+/// How every noun's command speaks with the server and prints what it says, whatever its verb.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Asking {
+    #[command(flatten)]
+    pub format: Format,
+    #[command(flatten)]
+    access: Access,
+}
+
+impl Asking {
+    /// Speaks to the server.
+    ///
+    /// # Errors
+    /// If it is not known where that is.
+    pub(super) fn client(&self, cx: &Context) -> Result<Client> {
+        self.access.client(&cx.env)
+    }
+
+    /// Fetches one thing; prints it as JSON if that is wanted, else hands it back to be shown.
+    ///
+    /// # Errors
+    /// What the API says.
+    pub(super) async fn fetch(&self, cx: &Context, path: &str) -> Result<Option<Value>> {
+        let thing = self.client(cx)?.get(path, &[]).await?;
+        if self.format.json {
+            cx.screen.line(&thing)?;
+            return Ok(None);
+        }
+        Ok(Some(thing))
+    }
 }
 
 /// A point in time as people write it.
@@ -106,7 +154,7 @@ pub(super) type Filter = (&'static str, String);
 
 impl Search {
     /// As the API's parameters.
-    pub(super) fn filters(&self, now: Timestamp) -> Vec<Filter> {
+    fn filters(&self, now: Timestamp) -> Vec<Filter> {
         let mut filters = Vec::new();
         filters.extend(self.since.map(|w| ("since", w.resolve(now).to_string())));
         filters.extend(self.until.map(|w| ("until", w.resolve(now).to_string())));
@@ -192,19 +240,6 @@ where
         }
     }
     Ok(exit)
-}
-
-/// Fetches one thing; prints it as JSON if that is wanted, else hands it back to be shown.
-///
-/// # Errors
-/// What the API says.
-pub(super) async fn fetch(cx: &Context, access: &Access, format: Format, path: &str) -> Result<Option<Value>> {
-    let thing = access.client(&cx.env)?.get(path, &[]).await?;
-    if format.json {
-        cx.screen.line(&thing)?;
-        return Ok(None);
-    }
-    Ok(Some(thing))
 }
 
 #[cfg(test)]

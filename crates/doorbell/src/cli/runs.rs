@@ -11,11 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::client::Client;
 use super::fault::Exit;
-use super::list::{Filter, Format, Listing, Paging, Search, each, fetch, span};
+use super::list::{Asking, Filter, Format, Happened, Listing, Paging, each, span};
 use super::screen::{Tone, span_ms};
 use super::table::{Column, member, text};
 
@@ -38,9 +37,7 @@ pub(super) struct RunsArgs {
     #[command(flatten)]
     list: ListArgs,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,9 +88,7 @@ struct ListArgs {
     #[arg(long, value_name = "TYPE")]
     event_type: Option<String>,
     #[command(flatten)]
-    search: Search,
-    #[command(flatten)]
-    paging: Paging,
+    happened: Happened,
 }
 
 #[derive(Debug, clap::Args)]
@@ -109,13 +104,13 @@ struct WaitArgs {
 const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
     Column::word("STATE", "state"),
-    Column::text("AGENT", "agent"),
-    Column::text("TITLE", "title"),
-    Column::text("ATT", "attempt"),
-    Column::span("TOOK", "finished_at"),
+    Column::text("AGENT", "agent").spared(4),
+    Column::text("TITLE", "title").at_least(14),
+    Column::text("ATT", "attempt").spared(2),
+    Column::span("TOOK", "finished_at").spared(3),
     Column::age("MADE", "created_at"),
-    Column::text("HELD BY", "held_by"),
-    Column::text("ERROR", "error"),
+    Column::text("HELD BY", "held_by").at_least(14).spared(1),
+    Column::text("ERROR", "error").at_least(40),
 ];
 
 /// Lists, shows or carries a verb out.
@@ -123,31 +118,31 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// What the API says.
 pub(super) async fn run(args: RunsArgs, cx: &Context) -> Result<Exit> {
-    let client = args.access.client(&cx.env)?;
+    let client = args.asking.client(cx)?;
     match args.verb.unwrap_or(Verb::List(args.list)) {
         Verb::List(list) => {
             let (filters, paging) = list.split(cx.clock.now());
             Listing { path: "runs", filters, columns: COLUMNS, empty: "There are no such runs." }
-                .print(cx, &client, &paging, args.format)
+                .print(cx, &client, &paging, args.asking.format)
                 .await
         }
-        Verb::Show { id } => show(cx, &args.access, args.format, id).await,
-        Verb::Logs(logs) => logs::print(cx, &client, &logs, args.format).await,
+        Verb::Show { id } => show(cx, &args.asking, id).await,
+        Verb::Logs(logs) => logs::print(cx, &client, &logs, args.asking.format).await,
         Verb::Retry { ids } => {
             let retry = async |id: &RunId| client.post(&format!("runs/{id}/retry"), &json!({})).await;
-            each(cx, &ids, args.format, "is queued again", retry).await
+            each(cx, &ids, args.asking.format, "is queued again", retry).await
         }
         Verb::Cancel { ids } => {
             let cancel = async |id: &RunId| client.post(&format!("runs/{id}/cancel"), &json!({})).await;
-            each(cx, &ids, args.format, "is asked to end", cancel).await
+            each(cx, &ids, args.asking.format, "is asked to end", cancel).await
         }
-        Verb::Wait(wait) => self::wait(cx, &client, wait, args.format).await,
+        Verb::Wait(wait) => self::wait(cx, &client, wait, args.asking.format).await,
     }
 }
 
 impl ListArgs {
     fn split(self, now: Timestamp) -> (Vec<Filter>, Paging) {
-        let mut filters = self.search.filters(now);
+        let mut filters = self.happened.filters(now);
         filters.extend(self.agent.map(|a| ("agent", a.to_string())));
         filters.extend(self.trigger.map(|t| ("trigger", t.to_string())));
         filters.extend(self.trigger_kind.map(|k| ("trigger_kind", k)));
@@ -157,12 +152,12 @@ impl ListArgs {
         }
         filters.extend(self.event.map(|e| ("event", e.to_string())));
         filters.extend(self.event_type.map(|t| ("event_type", t)));
-        (filters, self.paging)
+        (filters, self.happened.paging)
     }
 }
 
-async fn show(cx: &Context, access: &Access, format: Format, id: RunId) -> Result<Exit> {
-    let Some(run) = fetch(cx, access, format, &format!("runs/{id}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, asking: &Asking, id: RunId) -> Result<Exit> {
+    let Some(run) = asking.fetch(cx, &format!("runs/{id}")).await? else { return Ok(Exit::Ok) };
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&run, "state"), &id.to_string(), &text(&run, "title"));
     card.members(&run, &["agent", "trigger", "source", "event_id", "key", "lane", "attempt", "held_by"]);
     card.time(&run, "created_at");

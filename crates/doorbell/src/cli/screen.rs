@@ -82,6 +82,19 @@ impl Screen {
         Self { colour: false, terminal: false, width: None }
     }
 
+    /// A terminal of this width, without colours.
+    #[cfg(test)]
+    pub fn wide(width: u16) -> Self {
+        Self { colour: false, terminal: true, width: Some(width) }
+    }
+
+    /// `text` broken at blanks so that it fits the terminal, each further line behind `indent` blanks; as it is where
+    /// there is no terminal. A word that is longer than the line stays whole. Line feeds of the text stay.
+    pub fn wrapped(&self, text: &str, indent: usize) -> String {
+        let Some(width) = self.width.map(usize::from) else { return text.to_owned() };
+        text.split('\n').map(|line| wrap(line, width, indent)).collect::<Vec<_>>().join("\n")
+    }
+
     /// Whether a person watches.
     pub fn is_terminal(&self) -> bool {
         self.terminal
@@ -130,6 +143,26 @@ impl Screen {
     }
 }
 
+fn wrap(line: &str, width: usize, indent: usize) -> String {
+    let lead = line.len() - line.trim_start_matches(' ').len();
+    let mut wrapped = line[..lead].to_owned();
+    let mut room = width.saturating_sub(lead);
+    for (i, word) in line[lead..].split(' ').enumerate() {
+        let length = word.chars().count();
+        if i > 0 && length + 1 > room {
+            wrapped.push('\n');
+            wrapped.push_str(&" ".repeat(indent));
+            room = width.saturating_sub(indent);
+        } else if i > 0 {
+            wrapped.push(' ');
+            room -= 1;
+        }
+        wrapped.push_str(word);
+        room = room.saturating_sub(length);
+    }
+    wrapped
+}
+
 /// Whether the environment asks for no colours (<https://no-color.org>).
 pub(super) fn no_colour(env: &Env) -> bool {
     env.get("NO_COLOR").is_some_and(|v| !v.is_empty()) || env.get("TERM").is_some_and(|t| t == "dumb")
@@ -172,6 +205,18 @@ mod tests {
     fn a_span_shows_its_largest_units() {
         let shown = [0, 999, 1_250, 12_900, 61_000, 120_000, 725_000, 3_700_000, 90_000_000, 864_000_000].map(span_ms);
         assert_eq!(shown, ["0ms", "999ms", "1.2s", "12s", "1m1s", "2m", "12m", "1h1m", "25h", "10d"]);
+    }
+
+    #[test]
+    fn a_text_is_broken_between_words_only() {
+        let text = "  GitHub, forged: not verified: wanted a signature\nhttp://127.0.0.1:8080/a-very-long-path x";
+        let wrapped = Screen::wide(24).wrapped(text, 4);
+        assert_eq!(
+            wrapped,
+            "  GitHub, forged: not\n    verified: wanted a\n    signature\nhttp://127.0.0.1:8080/a-very-long-path\n    x"
+        );
+        assert_eq!(wrapped.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(Screen::plain().wrapped(text, 4), text);
     }
 
     #[test]

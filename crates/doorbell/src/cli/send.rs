@@ -3,13 +3,15 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
 use doorbell_core::provider::{Draft, sign};
-use doorbell_core::{Name, Secret};
+use doorbell_core::{Name, Secret, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
+use tokio::time::Instant;
 use url::Url;
 
 use super::Context;
@@ -17,14 +19,16 @@ use super::access::{Access, DEFAULT_CONFIG};
 use super::client::{Answer, Client, Delivery};
 use super::fault::{Exit, Fault};
 use super::list::Format;
-use super::samples;
+use super::samples::{self, NoSample};
 use super::screen::Tone;
+use super::table::text;
 use crate::config::{Resolved, Sender};
 
 const EXAMPLES: &str = "\
 Examples:
   doorbell send github-prs                                   a sample delivery of its provider
-  doorbell send github-prs --provider-event push --data push.json
+  doorbell send github-prs --provider-event push             of another type, where there is a sample
+  doorbell send github-prs --provider-event release --data release.json
   jq '.number = 8' pr.json | doorbell send github-prs --data -
   doorbell send github-prs --id 72d3162e-cc78-11e3-81ab-4c9367dc0958    twice: the second is a duplicate
 
@@ -39,7 +43,7 @@ const DATA_BYTES_MAX: u64 = 1 << 30;
 pub(super) struct SendArgs {
     /// The trigger to ring; a source's name rings all of its triggers
     trigger: Name,
-    /// The event's type as the provider calls it, such as pull_request
+    /// The event's type as the provider calls it, such as pull_request; without --data there must be a sample of it
     #[arg(long, value_name = "TYPE")]
     provider_event: Option<String>,
     /// The body, from a file, or - for standard input [default: a sample]
@@ -77,15 +81,61 @@ pub(super) async fn run(args: SendArgs, cx: &Context) -> Result<Exit> {
     let (body, event_type) = match &args.data {
         Some(file) => (given(cx, file, &args, sender)?, args.provider_event.clone().unwrap_or_default()),
         None => {
-            let sample = samples::of(&sender.preset, args.provider_event.as_deref(), &id);
+            let sample = samples::of(&sender.preset, args.provider_event.as_deref(), &id)
+                .map_err(|none| no_sample(&none, &args, sender))?;
             (Bytes::from(sample.body.to_string()), sample.event_type)
         }
     };
     let headers: HeaderMap = args.header.iter().cloned().collect();
     let letter = Letter { id: &id, event_type: &event_type, headers, body };
     let public = resolved.server.public_url.as_deref();
+    let rung_at = cx.clock.now();
     let answer = client.ring(sealed(&client, sender, public, letter, cx)?).await?;
-    print(cx, &args, sender, &answer)
+    let taken = answer.status.is_success();
+    print(cx, &args, &answer)?;
+    if !taken && !args.format.json {
+        let why = match refusal(&client, sender, rung_at).await {
+            Some(decision) => format!("doorbell decisions show {decision}"),
+            None => format!("doorbell decisions --source {}, then doorbell decisions show dec_…", sender.source),
+        };
+        let config = args.access.config.as_ref().map(|file| format!(" -c {}", file.display())).unwrap_or_default();
+        cx.screen.remark(format!("Why: {why}{config}"));
+    }
+    Ok(if taken { Exit::Ok } else { Exit::Failed })
+}
+
+fn no_sample(none: &NoSample, args: &SendArgs, sender: &Sender) -> Fault {
+    let wanted = args.provider_event.as_deref().unwrap_or_default();
+    let there = match none.0.as_slice() {
+        [] => String::new(),
+        types => format!(" There are samples of: {}.", types.join(", ")),
+    };
+    Fault::usage(format!("there is no sample of `{wanted}` by {}", sender.preset.name))
+        .advice(format!("Give its body with --data FILE.{there}"))
+}
+
+/// How long the server may take to write a refusal down: it does so behind its answer.
+const NOTED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The decision on what was just sent: the one refusal of the source since then. None if there are several, if the server
+/// does not let us look, or if its clock is behind ours.
+async fn refusal(client: &Client, sender: &Sender, since: Timestamp) -> Option<String> {
+    let query = [("source", sender.source.to_string()), ("since", since.to_string())];
+    let deadline = Instant::now() + NOTED_WITHIN;
+    loop {
+        let page = client.get("decisions", &query).await.ok()?;
+        let items = page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let refused = |item: &&Value| {
+            matches!(text(item, "kind").as_str(), "rejected" | "unreadable" | "limited" | "unavailable")
+        };
+        let mut found = items.iter().filter(refused).map(|item| text(item, "id"));
+        match (found.next(), found.next()) {
+            (Some(one), None) => return Some(one),
+            (Some(_), Some(_)) => return None,
+            (None, _) if Instant::now() >= deadline => return None,
+            (None, _) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
 }
 
 /// What is to be sent, before it is signed.
@@ -179,21 +229,14 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     Ok(body)
 }
 
-fn print(cx: &Context, args: &SendArgs, sender: &Sender, answer: &Answer) -> Result<Exit> {
-    let taken = answer.status.is_success();
+fn print(cx: &Context, args: &SendArgs, answer: &Answer) -> Result<()> {
     let body = String::from_utf8_lossy(&answer.body);
     if args.format.json {
-        cx.screen.line(body.trim_end())?;
-    } else {
-        let tone = if taken { Tone::Good } else { Tone::Bad };
-        cx.screen.line(cx.screen.paint(tone, &answer.status.to_string()))?;
-        cx.screen.line(super::table::harmless(body.trim_end()))?;
-        if !taken {
-            let source = &sender.source;
-            cx.screen.remark(format!("Why: doorbell decisions --source {source}, then doorbell decisions show dec_…"));
-        }
+        return cx.screen.line(body.trim_end());
     }
-    Ok(if taken { Exit::Ok } else { Exit::Failed })
+    let tone = if answer.status.is_success() { Tone::Good } else { Tone::Bad };
+    cx.screen.line(cx.screen.paint(tone, &answer.status.to_string()))?;
+    cx.screen.line(super::table::harmless(body.trim_end()))
 }
 
 #[cfg(test)]

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
-use doorbell_core::ports::StoreError;
 use tokio_util::sync::CancellationToken;
 
 use super::Env;
-use super::screen::Screen;
+use super::fault::Fault as Failed;
+use super::screen::{Screen, span_ms};
 use crate::app::telemetry::{self, LogFormat};
-use crate::app::{App, Plan, Signal, Signals, TokenPlace, Watcher};
+use crate::app::{App, Fatal, Plan, Signal, Signals, TokenPlace, Watcher};
 use crate::config::{self, Disk, Fault, Input, Purpose, Resolved, Severity, World};
 
 /// The file that is taken when none is named.
@@ -27,10 +27,10 @@ pub(crate) struct ServeArgs {
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     pub(crate) config: PathBuf,
     /// Only accept events, run nothing (needs PostgreSQL, which comes in a later version)
-    #[arg(long, conflicts_with = "work_only")]
+    #[arg(long, hide = true)]
     pub(crate) accept_only: bool,
     /// Only run agents, accept nothing (needs PostgreSQL, which comes in a later version)
-    #[arg(long)]
+    #[arg(long, hide = true)]
     pub(crate) work_only: bool,
     /// How logs are written, on standard error
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -44,9 +44,8 @@ pub(crate) struct ServeArgs {
 pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     for (flag, given) in [("--accept-only", args.accept_only), ("--work-only", args.work_only)] {
         if given {
-            bail!(
-                "{flag} splits the work between processes, which needs PostgreSQL; that comes in a later version. Leave it out"
-            );
+            let what = format!("{flag} splits the work between processes, which needs PostgreSQL");
+            return Err(Failed::usage(what).advice("That comes in a later version. Leave it out.").into());
         }
     }
     telemetry::logs(env.get("DOORBELL_LOG").map(String::as_str), args.log_format)?;
@@ -55,10 +54,14 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     let world = world(env)?;
     let resolved = match load(&args.config, &world, Purpose::Serve).await? {
         Ok(resolved) => resolved,
-        Err(faults) => bail!("{}\n\nthe configuration is wrong: nothing was started", told(&faults)),
+        Err(faults) => {
+            screen.remark(format!("{}\n", told(&faults)));
+            let what = format!("{} cannot be used: nothing was started", args.config.display());
+            return Err(Failed::new(what).advice("`doorbell check` shows the same faults.").into());
+        }
     };
     for warning in &resolved.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!("{}", warning.without_severity());
     }
     let watcher = Watcher::new(watched(&args.config, &resolved));
     let grace = resolved.server.shutdown_grace;
@@ -69,9 +72,22 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     app.stop(grace, hurry).await;
     match end {
         End::Asked => Ok(ExitCode::SUCCESS),
-        End::Failed(error) => {
-            bail!("the store failed for good: {error}. Look at the disk, then start again; what was accepted is on it")
-        }
+        End::Failed(why) => Err(failed(why).into()),
+    }
+}
+
+/// What a person has to do about a failure that ended the program.
+fn failed(why: Fatal) -> Failed {
+    let what = format!("{why}, so Doorbell stopped");
+    match why {
+        Fatal::Store(cause) => Failed::new(what).cause(cause).advice(
+            "Look at the disk and at the log, then start again: what was accepted is on the disk. If the file is damaged, keep \
+             a copy of it and restore a backup (doorbell restore).",
+        ),
+        Fatal::Moved(_) => Failed::new(what).advice(
+            "Put the data directory back where it was, or restore a backup (doorbell restore), then start again. Started \
+             without either, Doorbell begins with an empty store, and what was accepted is gone.",
+        ),
     }
 }
 
@@ -85,7 +101,7 @@ fn world(env: Env) -> Result<World> {
 /// Why serving ended.
 enum End {
     Asked,
-    Failed(StoreError),
+    Failed(Fatal),
 }
 
 /// Goes from one happening to the next until it has to end. The token asks to end at once; it is cancelled by the second
@@ -97,7 +113,10 @@ async fn attend(app: &App, file: &Path, world: &World, ears: (Signals, Watcher))
         tokio::select! {
             signal = signals.next() => match signal {
                 Signal::Reload => reload(app, file, world, &mut watcher, Cause::Signal).await,
-                Signal::Stop => break,
+                Signal::Stop => {
+                    tracing::info!("{}", awaited(app));
+                    break;
+                }
             },
             () = watcher.changed() => reload(app, file, world, &mut watcher, Cause::Change).await,
             error = app.failed() => {
@@ -110,13 +129,37 @@ async fn attend(app: &App, file: &Path, world: &World, ears: (Signals, Watcher))
     tokio::spawn(async move {
         loop {
             if signals.next().await == Signal::Stop {
-                tracing::info!("Asked a second time: closing at once");
+                tracing::info!(
+                    "Asked a second time: what is at work is ended now, and tried again after the next start"
+                );
                 ask.cancel();
                 pending::<()>().await;
             }
         }
     });
     (hurry, End::Asked)
+}
+
+/// What a soft stop waits for, how long, and how it is cut short.
+fn awaited(app: &App) -> String {
+    const SHOWN: usize = 5;
+    let runs = app.at_work();
+    if runs.is_empty() {
+        return "Asked to stop: no run is at work".to_owned();
+    }
+    let grace = span_ms(app.shutdown_grace().as_millis());
+    let mut shown: Vec<String> = runs.iter().take(SHOWN).map(ToString::to_string).collect();
+    if runs.len() > SHOWN {
+        shown.push(format!("{} more", runs.len() - SHOWN));
+    }
+    let (noun, them, they, are) =
+        if runs.len() == 1 { ("run", "it", "it", "is") } else { ("runs", "them", "they", "are") };
+    format!(
+        "Asked to stop: waiting up to {grace} for {} {noun} at work ({}). Ctrl-C or SIGTERM again does not wait: it ends {them} \
+         at once, and {they} {are} tried again after the next start, without counting as an attempt",
+        runs.len(),
+        shown.join(", ")
+    )
 }
 
 /// Why the configuration is read again.
@@ -193,5 +236,9 @@ fn greeting(app: &App) -> String {
         TokenPlace::File(path) => format!("  token    in {}", path.display()),
         TokenPlace::Made(path) => format!("  token    in {} (made just now, mode 0600)", path.display()),
     });
+    lines.push(
+        "  log      refusals, attempts and faults; every accepted event too with DOORBELL_LOG=doorbell_core=debug,info"
+            .to_owned(),
+    );
     lines.join("\n")
 }

@@ -5,10 +5,9 @@ use clap::Subcommand;
 use doorbell_core::Name;
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::fault::Exit;
-use super::list::{Format, Listing, Paging, fetch};
+use super::list::{Asking, Listing, Paging};
 use super::table::{Column, member, text};
 
 /// Arguments of `doorbell sources`.
@@ -20,9 +19,7 @@ pub(super) struct SourcesArgs {
     #[command(flatten)]
     paging: Paging,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -53,17 +50,17 @@ pub(super) async fn run(args: SourcesArgs, cx: &Context) -> Result<Exit> {
     match args.verb.unwrap_or(Verb::List(args.paging)) {
         Verb::List(paging) => {
             let empty = "There are no sources: add a [sources.NAME] or [triggers.NAME] table to doorbell.toml.";
-            let client = args.access.client(&cx.env)?;
+            let client = args.asking.client(cx)?;
             Listing { path: "sources", filters: Vec::new(), columns: COLUMNS, empty }
-                .print(cx, &client, &paging, args.format)
+                .print(cx, &client, &paging, args.asking.format)
                 .await
         }
-        Verb::Show { name } => show(cx, &args.access, args.format, &name).await,
+        Verb::Show { name } => show(cx, &args.asking, &name).await,
     }
 }
 
-async fn show(cx: &Context, access: &Access, format: Format, name: &Name) -> Result<Exit> {
-    let Some(source) = fetch(cx, access, format, &format!("sources/{name}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
+    let Some(source) = asking.fetch(cx, &format!("sources/{name}")).await? else { return Ok(Exit::Ok) };
     let mut card =
         Card::new(&cx.screen, cx.clock.now(), &text(&source, "kind"), name.as_str(), &text(&source, "provider"));
     card.members(&source, &["path", "enabled", "triggers"]);

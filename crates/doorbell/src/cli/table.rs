@@ -1,13 +1,19 @@
 //! Tables of the API's items: a listing says which members it shows and how, this file lays them out. On a terminal the
-//! table fits its width and no row takes more than one line, but ids are never cut; piped, it is as wide as it needs.
+//! table fits its width and no row takes more than one line, but ids are never cut, and a column that can be spared goes
+//! before one that is read for its text becomes too narrow to read; piped, it is as wide as it needs.
 
 use std::fmt::Write as _;
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, TableStyle};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table, TableStyle, Width};
 use doorbell_core::Timestamp;
 use serde_json::Value;
 
 use super::screen::{Screen, Tone, age, span_ms};
+
+/// Columns apart.
+const GAP: u16 = 2;
+/// A text that is cut to less than this says nothing.
+const TEXT_CHARS_MIN: u16 = 10;
 
 /// One column: its heading, the member it shows (a JSON pointer without the first slash), and how.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +21,10 @@ pub(super) struct Column {
     head: &'static str,
     member: &'static str,
     form: Form,
+    /// What a text is not cut below, in characters, while there are columns to spare.
+    chars_min: u16,
+    /// Goes when the terminal is too narrow, the lowest number first; `show` tells it still.
+    spare: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,34 +38,48 @@ enum Form {
 }
 
 impl Column {
+    const fn of(head: &'static str, member: &'static str, form: Form) -> Self {
+        Self { head, member, form, chars_min: TEXT_CHARS_MIN, spare: None }
+    }
+
+    /// A text that is read for what it says: not cut below so many characters while another column can be spared.
+    pub(super) const fn at_least(self, chars_min: u16) -> Self {
+        Self { chars_min, ..self }
+    }
+
+    /// Left out where the terminal is too narrow for all; of several, the lowest `order` goes first.
+    pub(super) const fn spared(self, order: u8) -> Self {
+        Self { spare: Some(order), ..self }
+    }
+
     /// Shown whole, whatever the width.
     pub(super) const fn id(head: &'static str, member: &'static str) -> Self {
-        Self { head, member, form: Form::Id }
+        Self::of(head, member, Form::Id)
     }
 
     /// A state or kind, in its colour.
     pub(super) const fn word(head: &'static str, member: &'static str) -> Self {
-        Self { head, member, form: Form::Word }
+        Self::of(head, member, Form::Word)
     }
 
     /// Cut where the terminal is too narrow.
     pub(super) const fn text(head: &'static str, member: &'static str) -> Self {
-        Self { head, member, form: Form::Text }
+        Self::of(head, member, Form::Text)
     }
 
     /// A time, as seen from now.
     pub(super) const fn age(head: &'static str, member: &'static str) -> Self {
-        Self { head, member, form: Form::Age }
+        Self::of(head, member, Form::Age)
     }
 
     /// How long it took from `started_at` to the given member, or until now while that is missing.
     pub(super) const fn span(head: &'static str, member: &'static str) -> Self {
-        Self { head, member, form: Form::Span }
+        Self::of(head, member, Form::Span)
     }
 
     /// A yes or no in words.
     pub(super) const fn switch(head: &'static str, member: &'static str, off: &'static str, on: &'static str) -> Self {
-        Self { head, member, form: Form::Switch { off, on } }
+        Self::of(head, member, Form::Switch { off, on })
     }
 
     /// The cell's text for an item; empty if the member is missing.
@@ -149,6 +173,8 @@ pub(super) fn render(screen: &Screen, columns: &[Column], items: &[Value], now: 
     // A column that no item fills would only take room.
     let columns: Vec<&Column> =
         columns.iter().filter(|c| items.iter().any(|item| !c.text_of(item, now).is_empty())).collect();
+    let room = fitting(columns, items, now, screen.width().unwrap_or(u16::MAX));
+    let columns: Vec<&Column> = room.iter().map(|(column, _)| *column).collect();
     table.set_header(columns.iter().map(|c| Cell::new(c.head).add_attribute(Attribute::Bold)));
     for item in items {
         let mut row = Row::new();
@@ -160,16 +186,56 @@ pub(super) fn render(screen: &Screen, columns: &[Column], items: &[Value], now: 
         row.max_height(1);
         table.add_row(row);
     }
-    settle(&mut table, |i| columns.get(i).is_some_and(|column| column.form != Form::Text))
+    settle(&mut table, |i| room.get(i).filter(|(column, _)| column.form == Form::Text).map(|(_, chars)| *chars))
 }
 
-/// The table's text. The columns that `whole` names are never cut.
-pub(super) fn settle(table: &mut Table, whole: impl Fn(usize) -> bool) -> String {
-    for (i, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if whole(i) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
+/// The columns that there is room for in `width`, each with the characters it gets at least: first those that can be
+/// spared go, then texts become shorter, the longest first.
+fn fitting<'c>(mut columns: Vec<&'c Column>, items: &[Value], now: Timestamp, width: u16) -> Vec<(&'c Column, u16)> {
+    let excess = |room: &[(&Column, u16)]| {
+        let all: u32 = room.iter().map(|(_, chars)| u32::from(*chars) + u32::from(GAP)).sum();
+        all.saturating_sub(u32::from(width) + u32::from(GAP))
+    };
+    let rooms = |columns: &[&'c Column]| columns.iter().map(|c| (*c, needed(c, items, now))).collect::<Vec<_>>();
+    let mut room = rooms(&columns);
+    while excess(&room) > 0 {
+        let next = columns.iter().enumerate().filter_map(|(i, c)| Some((c.spare?, i))).min();
+        let Some((_, i)) = next else { break };
+        columns.remove(i);
+        room = rooms(&columns);
+    }
+    for _ in 0..excess(&room) {
+        let texts = room.iter_mut().filter(|(c, chars)| c.form == Form::Text && *chars > TEXT_CHARS_MIN);
+        match texts.max_by_key(|(_, chars)| *chars) {
+            Some((_, chars)) => *chars -= 1,
+            None => break,
         }
+    }
+    room
+}
+
+/// The room that a column needs at least, in characters, without the gap.
+fn needed(column: &Column, items: &[Value], now: Timestamp) -> u16 {
+    let texts = items.iter().map(|item| column.text_of(item, now).chars().count());
+    let longest = texts.max().unwrap_or(0).max(column.head.len());
+    let least = match column.form {
+        Form::Text => longest.min(usize::from(column.chars_min).max(column.head.len())),
+        _ => longest,
+    };
+    u16::try_from(least).unwrap_or(u16::MAX)
+}
+
+/// The table's text. A column may be cut, but not below the characters that `cut` gives for it; with none it is never cut.
+pub(super) fn settle(table: &mut Table, cut: impl Fn(usize) -> Option<u16>) -> String {
+    let last = table.column_count().saturating_sub(1);
+    for (i, column) in table.column_iter_mut().enumerate() {
+        let gap = if i == last { 0 } else { GAP };
+        column.set_padding((0, gap));
+        column.set_constraint(match cut(i) {
+            None => ColumnConstraint::ContentWidth,
+            // The library counts the padding as part of the column.
+            Some(chars_min) => ColumnConstraint::LowerBoundary(Width::Fixed(chars_min.saturating_add(gap))),
+        });
     }
     table.trim_fmt()
 }
@@ -241,6 +307,33 @@ mod tests {
             shown,
             ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3.0s ago"]
         );
+    }
+
+    #[test]
+    fn a_narrow_terminal_spares_columns_before_a_text_becomes_unreadable() {
+        const NARROW: &[Column] = &[
+            Column::id("ID", "id"),
+            Column::text("REASON", "reason").at_least(24),
+            Column::id("EVENT", "event").spared(1),
+            Column::text("NOTE", "note").spared(2),
+        ];
+        let reason = "the filter of every trigger of this source said no";
+        let items = [
+            json!({"id": "dec_000000000000000000", "reason": reason, "event": "evt_000000000000000000", "note": "abc"}),
+        ];
+        let at = |width| {
+            let shown = render(&Screen::wide(width), NARROW, &items, Timestamp::default());
+            assert!(shown.lines().all(|l| l.chars().count() <= usize::from(width)), "{width}:\n{shown}");
+            assert!(shown.contains("dec_000000000000000000"), "{width}: ids are never cut:\n{shown}");
+            assert!(width < 50 || shown.contains(&reason[..19]), "{width}:\n{shown}");
+            let heads = shown.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned);
+            heads.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(at(140), "ID REASON EVENT NOTE");
+        assert_eq!(at(80), "ID REASON EVENT NOTE");
+        assert_eq!(at(70), "ID REASON NOTE");
+        assert_eq!(at(50), "ID REASON");
+        assert_eq!(at(40), "ID REASON");
     }
 
     #[test]

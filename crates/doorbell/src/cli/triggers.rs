@@ -6,10 +6,9 @@ use doorbell_core::Name;
 use serde_json::json;
 
 use super::Context;
-use super::access::Access;
 use super::card::Card;
 use super::fault::Exit;
-use super::list::{Filter, Format, Listing, Paging, each, fetch};
+use super::list::{Asking, Filter, Listing, Paging, each};
 use super::table::{Column, member, text};
 
 /// Arguments of `doorbell triggers`.
@@ -21,9 +20,7 @@ pub(super) struct TriggersArgs {
     #[command(flatten)]
     list: ListArgs,
     #[command(flatten)]
-    format: Format,
-    #[command(flatten)]
-    access: Access,
+    asking: Asking,
 }
 
 #[derive(Debug, Subcommand)]
@@ -75,7 +72,7 @@ const COLUMNS: &[Column] = &[
 /// # Errors
 /// What the API says.
 pub(super) async fn run(args: TriggersArgs, cx: &Context) -> Result<Exit> {
-    let client = args.access.client(&cx.env)?;
+    let client = args.asking.client(cx)?;
     match args.verb.unwrap_or(Verb::List(args.list)) {
         Verb::List(list) => {
             let mut filters: Vec<Filter> = Vec::new();
@@ -83,23 +80,23 @@ pub(super) async fn run(args: TriggersArgs, cx: &Context) -> Result<Exit> {
             filters.extend(list.source.map(|s| ("source", s.to_string())));
             let empty = "There are no triggers: add a [triggers.NAME] table to doorbell.toml.";
             Listing { path: "triggers", filters, columns: COLUMNS, empty }
-                .print(cx, &client, &list.paging, args.format)
+                .print(cx, &client, &list.paging, args.asking.format)
                 .await
         }
-        Verb::Show { name } => show(cx, &args.access, args.format, &name).await,
+        Verb::Show { name } => show(cx, &args.asking, &name).await,
         Verb::Enable { names } => {
             let enable = async |name: &Name| client.post(&format!("triggers/{name}/enable"), &json!({})).await;
-            each(cx, &names, args.format, "takes events", enable).await
+            each(cx, &names, args.asking.format, "takes events", enable).await
         }
         Verb::Disable { names } => {
             let disable = async |name: &Name| client.post(&format!("triggers/{name}/disable"), &json!({})).await;
-            each(cx, &names, args.format, "takes no more events", disable).await
+            each(cx, &names, args.asking.format, "takes no more events", disable).await
         }
     }
 }
 
-async fn show(cx: &Context, access: &Access, format: Format, name: &Name) -> Result<Exit> {
-    let Some(trigger) = fetch(cx, access, format, &format!("triggers/{name}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
+    let Some(trigger) = asking.fetch(cx, &format!("triggers/{name}")).await? else { return Ok(Exit::Ok) };
     let enabled = member(&trigger, "enabled").and_then(serde_json::Value::as_bool).unwrap_or(true);
     let about = format!("{} → {}", text(&trigger, "source"), text(&trigger, "agent"));
     let word = if enabled { "enabled" } else { "disabled" };

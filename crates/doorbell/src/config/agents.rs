@@ -77,6 +77,7 @@ fn agent(named: &Named<AgentWritten>, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Opt
             .ok(),
     };
     program(own.get("command").filter(|_| kind == "process"), &key, cx);
+    variables(own.get("env").filter(|_| kind == "process"), &key, cx);
     Some(Agent {
         name: name?,
         runner: runner?,
@@ -200,6 +201,24 @@ fn program(command: Option<&At<Value>>, key: &str, cx: &Cx<'_>) {
         Purpose::Check => cx.report.error(at.offset, &key, problem, advice),
         Purpose::Serve => cx.report.warning(at.offset, &key, problem, advice),
     }
+}
+
+/// Warns of variables that the agent is to be given and that are not there: most often a key of its model, without which
+/// every run fails.
+fn variables(env: Option<&At<Value>>, key: &str, cx: &Cx<'_>) {
+    let Some(at) = env else { return };
+    let names = at.value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let unset: Vec<String> = names
+        .filter(|name| !cx.world.env.contains_key(std::ffi::OsStr::new(name)))
+        .map(|name| format!("`{name:.80}`"))
+        .collect();
+    if unset.is_empty() {
+        return;
+    }
+    let (are, it) = if unset.len() == 1 { ("is", "it") } else { ("are", "them") };
+    let problem = format!("{} {are} not set here, so the agent will not see {it}", unset.join(", "));
+    let advice = format!("Set {it} where Doorbell is started, or take {it} out of `env`.");
+    cx.report.warning(at.offset, &format!("{key}.env"), problem, advice);
 }
 
 fn is_there(program: &str, cx: &Cx<'_>) -> bool {

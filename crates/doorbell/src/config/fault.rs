@@ -23,11 +23,11 @@ pub enum Severity {
 pub struct Fault {
     /// How bad it is.
     pub severity: Severity,
-    /// The file, as it was named.
+    /// The file, as it was named; or which environment variable it is.
     pub file: String,
-    /// The line, from 1.
+    /// The line, from 1; 0 if it stands in no file.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column in characters, from 1; 0 if it stands in no file.
     pub column: usize,
     /// Which key, such as `agents.reviewer.timeout`; empty for the file as a whole.
     pub key: String,
@@ -43,23 +43,40 @@ impl Fault {
         let (key, advice) = (String::new(), String::new());
         Self { severity, file, line: 1, column: 1, key, problem: problem.into(), advice }
     }
+
+    /// As [`Display`](fmt::Display), without the word `error` or `warning`: for a log, whose lines have a level already.
+    pub fn without_severity(&self) -> String {
+        let mut text = String::new();
+        // Writing to a text does not fail.
+        let _ = self.write(&mut text, "");
+        text
+    }
+
+    fn write(&self, to: &mut impl fmt::Write, word: &str) -> fmt::Result {
+        match self.line {
+            0 => write!(to, "{}: {word}", self.file)?,
+            _ => write!(to, "{}:{}:{}: {word}", self.file, self.line, self.column)?,
+        }
+        if !self.key.is_empty() {
+            write!(to, "{}: ", self.key)?;
+        }
+        write!(to, "{}", self.problem)?;
+        if !self.advice.is_empty() {
+            write!(to, "\n    {}", self.advice)?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        };
-        write!(f, "{}:{}:{}: {word}: ", self.file, self.line, self.column)?;
-        if !self.key.is_empty() {
-            write!(f, "{}: ", self.key)?;
-        }
-        write!(f, "{}", self.problem)?;
-        if !self.advice.is_empty() {
-            write!(f, "\n    {}", self.advice)?;
-        }
-        Ok(())
+        self.write(
+            f,
+            match self.severity {
+                Severity::Error => "error: ",
+                Severity::Warning => "warning: ",
+            },
+        )
     }
 }
 
@@ -89,6 +106,26 @@ impl<'t> Report<'t> {
     /// Notes a warning at byte `offset`.
     pub(super) fn warning(&self, offset: usize, key: &str, problem: impl Into<String>, advice: impl Into<String>) {
         self.note(Severity::Warning, offset, key, (problem.into(), advice.into()));
+    }
+
+    /// Notes a problem of an environment variable, which stands in no file.
+    pub(super) fn in_environment(
+        &self,
+        severity: Severity,
+        name: &str,
+        problem: impl Into<String>,
+        advice: impl Into<String>,
+    ) {
+        let fault = Fault {
+            severity,
+            file: format!("environment variable {name}"),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            problem: problem.into(),
+            advice: advice.into(),
+        };
+        self.found.borrow_mut().push((0, fault));
     }
 
     fn note(&self, severity: Severity, offset: usize, key: &str, (problem, advice): (String, String)) {

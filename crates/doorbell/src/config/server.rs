@@ -11,6 +11,7 @@ use doorbell_core::{Secret, loop_guard};
 use ipnet::IpNet;
 
 use super::Cx;
+use super::fault::Severity;
 use super::secrets::Secrets;
 use super::section::At;
 use super::values::{Lasting, Rate, SecretAt};
@@ -145,37 +146,57 @@ pub(super) fn above_zero(at: &Option<At<u32>>, key: &str, cx: &Cx<'_>) -> Option
     Some(at.value)
 }
 
+/// Where a setting that the environment may give was read.
+#[derive(Clone, Copy)]
+enum Place {
+    Variable(&'static str),
+    Key(usize, &'static str),
+}
+
+impl Place {
+    /// Tells what is wrong with it.
+    fn tell(self, severity: Severity, problem: impl Into<String>, advice: &str, cx: &Cx<'_>) {
+        match (self, severity) {
+            (Self::Variable(name), _) => cx.report.in_environment(severity, name, problem, advice),
+            (Self::Key(offset, key), Severity::Error) => cx.report.error(offset, key, problem, advice),
+            (Self::Key(offset, key), Severity::Warning) => cx.report.warning(offset, key, problem, advice),
+        }
+    }
+}
+
+/// The variable's text if it is set, else the key's, with its place.
+fn either<'a>(
+    variable: &'static str,
+    at: Option<&'a At<String>>,
+    key: &'static str,
+    cx: &Cx<'a>,
+) -> Option<(&'a str, Place)> {
+    match (cx.world.var(variable), at) {
+        (Some(text), _) => Some((text, Place::Variable(variable))),
+        (None, Some(at)) => Some((at.value.as_str(), Place::Key(at.offset, key))),
+        (None, None) => None,
+    }
+}
+
 fn listen(written: &ServerTable, cx: &Cx<'_>) -> Option<SocketAddr> {
-    let (text, offset, place) = match (cx.world.var("DOORBELL_LISTEN"), &written.listen) {
-        (Some(text), _) => (text, 0, "DOORBELL_LISTEN"),
-        (None, Some(at)) => (at.value.as_str(), at.offset, "server.listen"),
-        (None, None) => return None,
-    };
+    let (text, place) = either("DOORBELL_LISTEN", written.listen.as_ref(), "server.listen", cx)?;
     let parsed = text.parse();
     if parsed.is_err() {
         let problem = format!("`{text:.80}` is not an address with a port");
-        cx.report.error(
-            offset,
-            place,
-            problem,
-            "Write for example \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::]:8080\".",
-        );
+        let advice = "Write for example \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::]:8080\".";
+        place.tell(Severity::Error, problem, advice, cx);
     }
     parsed.ok()
 }
 
 fn public_url(written: &ServerTable, cx: &Cx<'_>) -> Option<String> {
-    let (text, offset, place) = match (cx.world.var("DOORBELL_PUBLIC_URL"), &written.public_url) {
-        (Some(text), _) => (text, 0, "DOORBELL_PUBLIC_URL"),
-        (None, Some(at)) => (at.value.as_str(), at.offset, "server.public_url"),
-        (None, None) => return None,
-    };
+    let (text, place) = either("DOORBELL_PUBLIC_URL", written.public_url.as_ref(), "server.public_url", cx)?;
     let good = url::Url::parse(text).is_ok_and(|u| {
         matches!(u.scheme(), "http" | "https") && u.has_host() && u.query().is_none() && u.fragment().is_none()
     });
     if !good {
         let problem = format!("`{text:.200}` is not an http or https URL without a query");
-        cx.report.error(offset, place, problem, "Write for example \"https://door.example.com\".");
+        place.tell(Severity::Error, problem, "Write for example \"https://door.example.com\".", cx);
         return None;
     }
     Some(text.trim_end_matches('/').to_owned())
@@ -202,14 +223,14 @@ fn admin_token(written: &ServerTable, cx: &Cx<'_>) -> Option<Secret> {
     let (at, given) = match (&written.admin_token, cx.world.var("DOORBELL_ADMIN_TOKEN")) {
         // The example of the documentation names this variable; unset, the token is made on first start.
         (Some(At { value: SecretAt::Env(name), .. }), None) if name == "DOORBELL_ADMIN_TOKEN" => return None,
-        (Some(at), _) => (at.offset, Secrets::new(cx).one(at, key)),
-        (None, Some(token)) => (0, Some(Secret::new(token))),
+        (Some(at), _) => (Place::Key(at.offset, key), Secrets::new(cx).one(at, key)),
+        (None, Some(token)) => (Place::Variable("DOORBELL_ADMIN_TOKEN"), Some(Secret::new(token))),
         (None, None) => return None,
     };
     let token = given?;
     if token.expose().len() < ADMIN_TOKEN_BYTES_MIN {
         let problem = "the admin token is shorter than 16 characters, so it may be guessed";
-        cx.report.warning(at, key, problem, "Make one with: openssl rand -hex 32");
+        at.tell(Severity::Warning, problem, "Make one with: openssl rand -hex 32", cx);
     }
     Some(token)
 }
@@ -233,24 +254,24 @@ fn tls(written: &ServerTable, cx: &Cx<'_>) -> Option<TlsFiles> {
 }
 
 pub(super) fn store(written: &StoreTable, data_dir: &Path, cx: &Cx<'_>) -> StoreAt {
-    let from_env = cx.world.var("DOORBELL_STORE_URL");
     let default = || StoreAt::Sqlite(data_dir.join("doorbell.db"));
-    let (text, offset, place) = match (from_env, &written.url) {
-        (Some(text), _) => (text, 0, "DOORBELL_STORE_URL"),
-        (None, Some(at)) => (at.value.as_str(), at.offset, "store.url"),
-        (None, None) => return default(),
+    let Some((text, place)) = either("DOORBELL_STORE_URL", written.url.as_ref(), "store.url", cx) else {
+        return default();
     };
     let advice = "Write for example \"sqlite:doorbell-data/doorbell.db\".";
     match text.split_once(':') {
         Some(("sqlite", path)) if !path.trim_start_matches("//").is_empty() => {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return StoreAt::Sqlite(if from_env.is_some() { PathBuf::from(path) } else { cx.path(path) });
+            return StoreAt::Sqlite(match place {
+                Place::Variable(_) => PathBuf::from(path),
+                Place::Key(..) => cx.path(path),
+            });
         }
         Some(("postgres" | "postgresql", _)) => {
-            cx.report.error(offset, place, "PostgreSQL comes in a later version", advice);
+            place.tell(Severity::Error, "PostgreSQL comes in a later version", advice, cx);
         }
         // A URL may carry a password: its text is not repeated.
-        _ => cx.report.error(offset, place, "this is not the URL of a store", advice),
+        _ => place.tell(Severity::Error, "this is not the URL of a store", advice, cx),
     }
     default()
 }

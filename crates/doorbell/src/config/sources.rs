@@ -11,7 +11,7 @@ use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::Paths;
 use doorbell_core::ports::Retention;
-use doorbell_core::provider::{Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::provider::{KeyForm, Preset, Scheme, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
@@ -28,6 +28,8 @@ use super::written::{SourceTable, Written};
 use super::{Cx, Sender, agents};
 
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
+/// A shorter secret may be guessed.
+const SECRET_BYTES_MIN: usize = 16;
 /// Most senders hang up after 30 s, many after 10.
 const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -224,6 +226,7 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     };
     let preset = preset?;
     let newest = secrets.first().cloned();
+    check_length(given, &preset, &secrets, cx);
     check_retention(given, &preset, around);
     let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
     let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance });
@@ -264,6 +267,24 @@ fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {
         }
     }
     Allowed::new(nets, hosts)
+}
+
+/// A secret that a person chose may be too short: whoever sees one signed request can try all short ones. (Those that
+/// the sender makes in a form of its own, and public keys, are as long as they have to be.)
+fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<'_>) {
+    let chosen = |secret: &Secret| match &preset.scheme {
+        Scheme::Signed(signed) => (signed.key == KeyForm::Raw).then(|| secret.expose().len()),
+        Scheme::Token { .. } => Some(secret.expose().len()),
+        Scheme::Basic => secret.expose().split_once(':').map(|(_, password)| password.len()),
+        Scheme::None => None,
+    };
+    if secrets.iter().filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
+        let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
+        let problem = format!("a secret is shorter than {SECRET_BYTES_MIN} bytes, so it may be guessed");
+        let advice =
+            "Make one with: openssl rand -hex 32. Give it to the sender too; a list takes both while you change it.";
+        cx.report.warning(offset, &format!("{}.secret", given.key), problem, advice);
+    }
 }
 
 fn respond(given: &Given<'_>, cx: &Cx<'_>) -> Respond {

@@ -41,7 +41,9 @@ impl Files for FakeDisk {
 
 fn world(env: &[(&str, &str)]) -> World {
     let mut vars: BTreeMap<OsString, OsString> = env.iter().map(|(k, v)| (k.into(), v.into())).collect();
-    for (name, value) in [("PATH", "/bin"), ("HOOK", "s3cret-hunter2"), ("OLD_HOOK", "0ld-hunter2")] {
+    for (name, value) in
+        [("PATH", "/bin"), ("HOOK", "s3cret-hunter2-hunter2"), ("OLD_HOOK", "0ld-hunter2-hunter2-hunter2")]
+    {
         vars.entry(name.into()).or_insert_with(|| value.into());
     }
     let file = |text: &str, mode| (text.to_owned(), mode);
@@ -97,7 +99,11 @@ fn every_wrong_file_is_told_all_its_faults_at_once() {
 #[test]
 fn the_file_of_the_documentation_is_taken_whole() {
     let text = include_str!("whole.toml.txt");
-    let env = [("GITHUB_WEBHOOK_SECRET", "one-secret"), ("STRIPE_WEBHOOK_SECRET", "whsec_two")];
+    let env = [
+        ("ANTHROPIC_API_KEY", "key"),
+        ("GITHUB_WEBHOOK_SECRET", "one-secret-of-32-letters"),
+        ("STRIPE_WEBHOOK_SECRET", "whsec_two-of-32-letters"),
+    ];
     let resolved = resolve(input(text), &world(&env)).unwrap_or_else(|f| panic!("{}", told(&f)));
     assert_eq!(told(&resolved.warnings), "");
     assert_eq!(resolved.server.data_dir, Path::new("/etc/door/doorbell-data"));
@@ -144,7 +150,8 @@ fn the_environment_wins_over_the_file() {
 #[test]
 fn a_missing_variable_of_the_listen_address_is_not_taken_for_an_empty_one() {
     let faults = resolve(input(""), &world(&[("DOORBELL_LISTEN", "8080")])).unwrap_err();
-    assert!(told(&faults).contains("DOORBELL_LISTEN"), "{}", told(&faults));
+    let told = told(&faults);
+    assert!(told.starts_with("environment variable DOORBELL_LISTEN: error: `8080` is not an address"), "{told}");
 }
 
 #[test]
@@ -165,6 +172,35 @@ fn a_secret_file_that_others_can_read_is_warned_of() {
         format!("{AGENT}[triggers.t]\nagent = \"a\"\nprovider = \"github\"\nsecret = {{ file = \"open.secret\" }}\n");
     let warnings = told(&good(&text).warnings);
     assert!(warnings.contains("chmod 600 /etc/door/open.secret"), "{warnings}");
+}
+
+#[test]
+fn a_secret_that_a_person_chose_too_short_is_warned_of() {
+    let warned = |rule: &str, secret: &str| {
+        let text =
+            format!("{AGENT}[triggers.t]\nagent = \"a\"\n{rule}\nsecret = [{{ env = \"LONG\" }}, {{ env = \"X\" }}]\n");
+        let env = [("X", secret), ("LONG", "someone:a-long-enough-secret")];
+        let resolved = resolve(input(&text), &world(&env)).unwrap_or_else(|f| panic!("{}", told(&f)));
+        told(&resolved.warnings).contains("a secret is shorter than 16 bytes, so it may be guessed")
+    };
+    for rule in ["provider = \"github\"", "auth = \"hmac\"", "auth = \"bearer\"", "provider = \"gitlab\""] {
+        assert!(warned(rule, "fifteen-bytes-x"), "{rule}");
+        assert!(!warned(rule, "sixteen-bytes-xy"), "{rule}");
+    }
+    assert!(warned("auth = \"basic\"", "a-long-enough-name:short"));
+}
+
+#[test]
+fn a_variable_that_an_agent_is_to_see_and_that_is_not_set_is_warned_of() {
+    let text =
+        "[agents.a]\nrunner = \"process\"\ncommand = [\"cat\"]\nenv = [\"PATH\", \"MODEL_KEY\", \"HOOK\", \"OTHER\"]\n";
+    let warnings = told(&good(text).warnings);
+    assert!(
+        warnings.starts_with("doorbell.toml:4:7: warning: agents.a.env: `MODEL_KEY`, `OTHER` are not set here"),
+        "{warnings}"
+    );
+    let whole = resolve(input(text), &world(&[("MODEL_KEY", ""), ("OTHER", "x")])).unwrap();
+    assert_eq!(told(&whole.warnings), "");
 }
 
 #[test]

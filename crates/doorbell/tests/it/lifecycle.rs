@@ -156,6 +156,11 @@ async fn a_second_signal_ends_agents_at_once_and_they_run_again_after_the_next_s
     let run = begin(&door).await;
     signal(&door, Signal::TERM);
     eventually("the first signal is heard", || async { door.log().contains("is closing").then_some(()) }).await;
+    let told = format!(
+        "waiting up to 1h for 1 run at work ({run}). Ctrl-C or SIGTERM again does not wait: it ends it at once"
+    );
+    assert!(door.log().contains(&told), "{}", door.log());
+    assert!(door.log().contains("an attempt started"), "{}", door.log());
     signal(&door, Signal::TERM);
     assert_eq!(door.wait().await, Some(0), "{}", door.log());
     std::fs::write(door.path().join("go"), "").unwrap();
@@ -181,8 +186,22 @@ fn a_wrong_configuration_starts_nothing_and_leaves_nothing() {
     let out = serve(&door).output().unwrap();
     let told = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1));
-    assert!(told.contains("doorbell.toml:5:10: error: agents.a.runner: there is no runner `proces`"), "{told}");
+    assert!(told.starts_with("doorbell.toml:5:10: error: agents.a.runner: there is no runner `proces`"), "{told}");
+    assert!(told.contains("\nerror: doorbell.toml cannot be used: nothing was started\n"), "{told}");
     assert!(!door.path().join("data").exists());
+}
+
+#[test]
+fn a_fault_of_the_environment_is_not_blamed_on_the_file() {
+    let door = Door::prepare("[server]\n[agents.a]\nrunner = \"process\"\ncommand = [\"no-such-program\"]\n");
+    let out = serve(&door).env("DOORBELL_LISTEN", "8080").output().unwrap();
+    let told = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        told.starts_with("environment variable DOORBELL_LISTEN: error: `8080` is not an address with a port"),
+        "{told}"
+    );
+    assert!(!told.contains("error: doorbell.toml:"), "{told}");
 }
 
 #[test]
@@ -190,8 +209,10 @@ fn one_role_alone_is_refused_until_there_is_a_store_for_it() {
     for flag in ["--accept-only", "--work-only"] {
         let door = Door::prepare("");
         let out = serve(&door).arg(flag).output().unwrap();
-        assert_eq!(out.status.code(), Some(1));
+        assert_eq!(out.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&out.stderr).contains("needs PostgreSQL"));
+        let help = command(&door).args(["serve", "--help"]).output().unwrap();
+        assert!(!String::from_utf8_lossy(&help.stdout).contains(flag), "what cannot be used is not offered");
     }
 }
 

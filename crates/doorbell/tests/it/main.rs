@@ -7,6 +7,7 @@ mod cli;
 mod demo;
 mod durability;
 mod edge;
+mod fatal;
 mod library;
 mod lifecycle;
 mod runs;

@@ -1,7 +1,8 @@
 //! Accepting: events, their runs, their prints and the decisions on duplicates, all or nothing. The hot path.
 //!
-//! What needs no order (facts as JSON, compressing the body) is done by the caller's task in [`Prepared::new`]; the
-//! writer's thread only looks up prints and inserts rows.
+//! What needs no order (facts as JSON, compressing the body) is done by the caller's task in [`Prepared::new`]. Then there
+//! are two ways: [`admit`] gives new events their numbers, for the ack log to keep until [`write_rows`] puts them into the
+//! tables; [`accept`] does both at once inside a transaction, and knows what to do with duplicates and unknown names.
 
 use std::collections::HashMap;
 
@@ -12,53 +13,35 @@ use doorbell_core::run::{NewRun, State};
 use doorbell_core::{EventId, Name, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
+use super::acklog::Record;
 use super::dedup::Seen;
-use super::errors::Fail;
-use super::rows::{self, bytes_of};
+use super::entry::{self, Entry, RunEntry};
+use super::errors::{Fail, corrupt};
+use super::rows;
 use super::writer::Tx;
 use super::{decisions, lane};
 use crate::record::within;
 
-/// Bodies shorter than this are not worth compressing.
-const COMPRESS_FROM: usize = 128;
-
 /// An admission made ready outside the writer's thread.
 pub(super) struct Prepared {
-    at: Timestamp,
-    events: Vec<Ready>,
-}
-
-struct Ready {
-    event: NewEvent,
-    facts: Vec<u8>,
-    /// Its fingerprints in a row; none unless it was accepted, since a redelivery of an ignored event is evaluated afresh.
-    prints: Option<Vec<u8>>,
-    codec: u8,
-    body: Option<Vec<u8>>,
+    pub(super) at: Timestamp,
+    /// Without their bodies, which are in `bytes`.
+    events: Vec<NewEvent>,
+    /// As the ack log keeps them.
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Prepared {
     /// Serialises and compresses.
     pub(super) fn new(admission: Admission) -> Result<Self, StoreError> {
-        let events = admission.events.into_iter().map(Ready::new).collect::<Result<_, _>>()?;
-        Ok(Self { at: admission.at, events })
-    }
-}
-
-impl Ready {
-    fn new(event: NewEvent) -> Result<Self, StoreError> {
-        let facts = serde_json::to_vec(&event.facts)
-            .map_err(|e| StoreError::Corrupt(format!("an event's facts cannot be written as JSON: {e}")))?;
-        let packed = (event.body.len() >= COMPRESS_FROM).then(|| lz4_flex::block::compress(&event.body));
-        let body = packed.filter(|packed| packed.len() < event.body.len());
-        let Dedup { key, replay, .. } = event.dedup;
-        let prints: Vec<u8> = key.into_iter().chain(replay.map(|(print, _)| print)).flat_map(|p| p.0).collect();
-        let prints = Some(prints).filter(|p| !p.is_empty() && event.verdict == Kind::Accepted);
-        Ok(Self { codec: u8::from(body.is_some()), event, facts, prints, body })
-    }
-
-    fn body(&self) -> &[u8] {
-        self.body.as_deref().unwrap_or(&self.event.body)
+        let Admission { at, mut events } = admission;
+        let size: usize = events.iter().map(|event| event.body.len() / 2 + 1024).sum();
+        let mut bytes = Vec::with_capacity(size);
+        for event in &mut events {
+            bytes = entry::encode(event, bytes)?;
+            event.body = bytes::Bytes::new();
+        }
+        Ok(Self { at, events, bytes })
     }
 }
 
@@ -92,22 +75,64 @@ enum Standing {
     CopyOfEarlier { index: usize, by: SeenBy },
 }
 
+/// The numbers and receipts of an admission of new events.
+pub(super) struct Admitted {
+    pub(super) first_event: u64,
+    pub(super) first_run: u64,
+    pub(super) receipts: Vec<Receipt>,
+}
+
+/// Gives new events their numbers, and writes nothing. None: a duplicate or a name that the tables do not have yet is
+/// among them, which [`accept`] has to see to; nothing was given then.
+pub(super) fn admit(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Option<Admitted>, Fail> {
+    refuse_short(tx)?;
+    let known = |event: &NewEvent| {
+        let names = tx.book.names();
+        let queue = |run: &NewRun| names.queue_of(run.agent.as_str(), run.trigger.as_str());
+        names.id(&event.source).is_some() && event.runs.iter().all(|run| queue(run).is_some())
+    };
+    if !prepared.events.iter().all(known) {
+        return Ok(None);
+    }
+    let standings = stand(tx, prepared)?;
+    if standings.iter().any(|standing| !matches!(standing, Standing::New)) {
+        return Ok(None);
+    }
+    check_limits(tx, prepared, &standings)?;
+    let (first_event, first_run) = tx.book.upcoming();
+    let receipts = prepared.events.iter().map(|event| allot(tx, event, prepared.at));
+    let receipts = receipts.collect::<rusqlite::Result<Vec<_>>>()?;
+    tx.effects.ready = true;
+    Ok(Some(Admitted { first_event, first_run, receipts }))
+}
+
+fn refuse_short(tx: &Tx<'_, '_>) -> Result<(), StoreError> {
+    match tx.short {
+        true => Err(StoreError::Unavailable("disk space is short; make room, then send again".into())),
+        false => Ok(()),
+    }
+}
+
 /// Carries an admission out.
 pub(super) fn accept(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Vec<Receipt>, Fail> {
-    if tx.short {
-        return Err(StoreError::Unavailable("disk space is short; make room, then send again".into()).into());
-    }
+    refuse_short(tx)?;
     let standings = stand(tx, prepared)?;
     check_limits(tx, prepared, &standings)?;
     let mut receipts: Vec<Receipt> = Vec::with_capacity(standings.len());
     let mut places: Vec<u64> = Vec::with_capacity(standings.len());
-    for (ready, standing) in prepared.events.iter().zip(&standings) {
+    let entries = entry::decode(&prepared.bytes);
+    for ((event, entry), standing) in prepared.events.iter().zip(entries).zip(&standings) {
         let (place, receipt) = match standing {
-            Standing::New => insert(tx, ready, prepared.at)?,
-            Standing::Copy { of, by } => (of.event, duplicate(tx, ready, of.event, *by, prepared.at)?),
+            Standing::New => {
+                let (seq, first_run) = tx.book.upcoming();
+                let receipt = allot(tx, event, prepared.at)?;
+                tx.effects.ready |= write_rows(tx, &entry?, prepared.at.millis(), seq, first_run)?;
+                (seq, receipt)
+            }
+            Standing::Copy { of, by } => (of.event, duplicate(tx, event, of.event, *by, prepared.at)?),
             Standing::CopyOfEarlier { index, by } => {
                 let first = places.get(*index).copied().unwrap_or_default();
-                (first, duplicate(tx, ready, first, *by, prepared.at)?)
+                (first, duplicate(tx, event, first, *by, prepared.at)?)
             }
         };
         places.push(place);
@@ -122,8 +147,8 @@ fn stand(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> rusqlite::Result<Vec<Stand
     let mut earlier = HashMap::new();
     let several = prepared.events.len() > 1;
     let mut standings = Vec::with_capacity(prepared.events.len());
-    for (index, ready) in prepared.events.iter().enumerate() {
-        let Dedup { key, replay, .. } = ready.event.dedup;
+    for (index, event) in prepared.events.iter().enumerate() {
+        let Dedup { key, replay, .. } = event.dedup;
         let checks = [key.map(|k| (k, keep, SeenBy::Key)), replay.map(|(r, w)| (r, w.min(keep), SeenBy::Replay))];
         let mut standing = Standing::New;
         for (print, window, by) in checks.into_iter().flatten() {
@@ -136,7 +161,7 @@ fn stand(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> rusqlite::Result<Vec<Stand
                 break;
             }
         }
-        if several && matches!(standing, Standing::New) && ready.event.verdict == Kind::Accepted {
+        if several && matches!(standing, Standing::New) && event.verdict == Kind::Accepted {
             for (print, _, _) in checks.into_iter().flatten() {
                 earlier.insert(print, index);
             }
@@ -149,7 +174,7 @@ fn stand(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> rusqlite::Result<Vec<Stand
 /// Refuses the whole admission if a trigger's queue is full. Exact: the writer alone counts.
 fn check_limits(tx: &Tx<'_, '_>, prepared: &Prepared, standings: &[Standing]) -> Result<(), StoreError> {
     let new = prepared.events.iter().zip(standings).filter(|(_, s)| matches!(s, Standing::New));
-    refuse_over_limit(tx, new.flat_map(|(ready, _)| &ready.event.runs))
+    refuse_over_limit(tx, new.flat_map(|(event, _)| &event.runs))
 }
 
 /// Refuses runs that would go over their trigger's `max_queued`.
@@ -173,30 +198,11 @@ pub(super) fn refuse_over_limit<'r>(tx: &Tx<'_, '_>, runs: impl Iterator<Item = 
     Ok(())
 }
 
-fn insert(tx: &mut Tx<'_, '_>, ready: &Ready, at: Timestamp) -> Result<(u64, Receipt), Fail> {
-    let event = &ready.event;
+/// Gives an event and its runs their numbers, and remembers its prints.
+fn allot(tx: &mut Tx<'_, '_>, event: &NewEvent, at: Timestamp) -> rusqlite::Result<Receipt> {
     let seq = tx.book.next_seq();
-    let source = tx.book.intern(tx.conn, &event.source)?;
-    let runs = insert_runs(tx, &Parent { event: seq, source, event_type: &event.event_type }, &event.runs, at)?;
-    let first_run = runs.first().map_or(0, |run| run.seq);
-    let remote = event.remote.map(bytes_of);
-    tx.hot.accept.event.execute(params![
-        seq.cast_signed(),
-        at.millis(),
-        event.verdict.code(),
-        source,
-        first_run.cast_signed(),
-        runs.len() as i64,
-        ready.prints,
-        event.event_type,
-        event.subject,
-        remote.as_deref(),
-        event.body_format,
-        event.body.len() as i64,
-        ready.codec,
-        ready.facts,
-        ready.body(),
-    ])?;
+    let runs = event.runs.iter().map(|run| allot_run(tx, &run.agent, &run.trigger));
+    let runs = runs.collect::<rusqlite::Result<_>>()?;
     // Only what was accepted leaves prints: a redelivery of an ignored event is evaluated afresh.
     if event.verdict == Kind::Accepted {
         let seen = Seen { event: seq, at };
@@ -204,7 +210,77 @@ fn insert(tx: &mut Tx<'_, '_>, ready: &Ready, at: Timestamp) -> Result<(u64, Rec
             tx.hot.dedup.put(print, seen);
         }
     }
-    Ok((seq, Receipt::Stored { event: EventId::new(seq, tx.tag()), runs }))
+    Ok(Receipt::Stored { event: EventId::new(seq, tx.tag()), runs })
+}
+
+fn allot_run(tx: &mut Tx<'_, '_>, agent: &Name, trigger: &Name) -> rusqlite::Result<RunId> {
+    let queue = tx.book.queue(tx.conn, agent, trigger)?;
+    tx.book.moved(queue, None, State::Queued)?;
+    let id = RunId::new(tx.book.next_run(), tx.tag());
+    if tx.shared.is_watched() {
+        tx.effects.notices.push(Notice::Moved(id, State::Queued));
+    }
+    Ok(id)
+}
+
+/// Writes the rows of a record of the ack log.
+pub(super) fn write_record(tx: &mut Tx<'_, '_>, record: &Record) -> rusqlite::Result<()> {
+    let (mut event, mut run) = (record.first_event, record.first_run);
+    for entry in entry::decode(&record.events) {
+        let entry = entry.map_err(|e| corrupt(e.to_string()))?;
+        write_rows(tx, &entry, record.at, event, run)?;
+        event += 1;
+        run += entry.runs.len() as u64;
+    }
+    Ok(())
+}
+
+/// Counts the runs of a record that was read back from the ack log, and remembers its prints.
+pub(super) fn readmit(tx: &mut Tx<'_, '_>, record: &Record) -> rusqlite::Result<()> {
+    let (mut seq, mut run) = (record.first_event, record.first_run);
+    for entry in entry::decode(&record.events) {
+        let entry = entry.map_err(|e| corrupt(e.to_string()))?;
+        let name = |text: &str| Name::new(text).map_err(|e| corrupt(e.to_string()));
+        for new in &entry.runs {
+            let queue = tx.book.queue(tx.conn, &name(new.agent)?, &name(new.trigger)?)?;
+            tx.book.moved(queue, None, State::Queued)?;
+        }
+        let seen = Seen { event: seq, at: Timestamp::from_millis(record.at) };
+        tx.hot.dedup.put_row(entry.prints, seen);
+        seq += 1;
+        run += entry.runs.len() as u64;
+        tx.book.pass(seq, run);
+    }
+    Ok(())
+}
+
+/// Inserts an event and its runs under the numbers they were given. True if one of them can be claimed.
+fn write_rows(tx: &mut Tx<'_, '_>, entry: &Entry<'_>, at: i64, seq: u64, first_run: u64) -> rusqlite::Result<bool> {
+    let source = tx.book.intern_str(tx.conn, entry.source)?;
+    let none_if_empty = |bytes: &'_ [u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
+    tx.hot.accept.event.execute(params![
+        seq.cast_signed(),
+        at,
+        entry.verdict,
+        source,
+        if entry.runs.is_empty() { 0 } else { first_run.cast_signed() },
+        entry.runs.len() as i64,
+        none_if_empty(entry.prints),
+        entry.event_type,
+        entry.subject,
+        none_if_empty(entry.remote),
+        entry.body_format,
+        entry.body_len.cast_signed(),
+        entry.body_codec,
+        entry.facts,
+        entry.body,
+    ])?;
+    let parent = Parent { event: seq, source, event_type: entry.event_type };
+    let mut claimable = false;
+    for (run, seq) in entry.runs.iter().zip(first_run..) {
+        claimable |= write_run(tx, &parent, run, at, seq)?;
+    }
+    Ok(claimable)
 }
 
 /// What new runs take from their event.
@@ -214,7 +290,7 @@ pub(super) struct Parent<'e> {
     pub(super) event_type: &'e str,
 }
 
-/// Inserts runs at the tails of their lanes.
+/// Gives runs their numbers and inserts them at the tails of their lanes.
 pub(super) fn insert_runs(
     tx: &mut Tx<'_, '_>,
     parent: &Parent<'_>,
@@ -223,39 +299,45 @@ pub(super) fn insert_runs(
 ) -> Result<Vec<RunId>, Fail> {
     let mut ids = Vec::with_capacity(runs.len());
     for run in runs {
-        let queue = tx.book.queue(tx.conn, &run.agent, &run.trigger)?;
-        let blocked = match run.lane {
-            Some(lane) => lane::is_held(tx.conn, lane)?,
-            None => false,
-        };
-        let seq = tx.book.next_run();
-        tx.hot.accept.run.execute(params![
-            seq.cast_signed(),
-            parent.event.cast_signed(),
-            queue,
-            blocked,
-            run.due_at.millis(),
-            run.lane.map(|lane| lane.0),
-            at.millis(),
-            parent.source,
-            parent.event_type,
-            run.key,
-            run.title,
-            run.flag,
-        ])?;
-        tx.book.moved(queue, None, State::Queued)?;
-        tx.effects.ready |= !blocked;
-        let id = RunId::new(seq, tx.tag());
-        if tx.shared.is_watched() {
-            tx.effects.notices.push(Notice::Moved(id, State::Queued));
-        }
+        let id = allot_run(tx, &run.agent, &run.trigger)?;
+        tx.effects.ready |= write_run(tx, parent, &RunEntry::of(run), at.millis(), id.seq)?;
         ids.push(id);
     }
     Ok(ids)
 }
 
+/// True if it can be claimed.
+fn write_run(
+    tx: &mut Tx<'_, '_>,
+    parent: &Parent<'_>,
+    run: &RunEntry<'_>,
+    at: i64,
+    seq: u64,
+) -> rusqlite::Result<bool> {
+    let queue = tx.book.queue_str(tx.conn, run.agent, run.trigger)?;
+    let blocked = match run.lane {
+        Some(lane) => lane::is_held(tx.conn, doorbell_core::lane::LaneId(lane))?,
+        None => false,
+    };
+    tx.hot.accept.run.execute(params![
+        seq.cast_signed(),
+        parent.event.cast_signed(),
+        queue,
+        blocked,
+        run.due_at,
+        run.lane,
+        at,
+        parent.source,
+        parent.event_type,
+        run.key,
+        run.title,
+        run.flag,
+    ])?;
+    Ok(!blocked)
+}
+
 /// Answers with the first one's runs, retries them if so asked, and records the decision.
-fn duplicate(tx: &mut Tx<'_, '_>, ready: &Ready, first: u64, by: SeenBy, at: Timestamp) -> Result<Receipt, Fail> {
+fn duplicate(tx: &mut Tx<'_, '_>, copy: &NewEvent, first: u64, by: SeenBy, at: Timestamp) -> Result<Receipt, Fail> {
     let mut runs = Vec::new();
     let sql = "SELECT first_run, runs FROM events WHERE seq = ?1";
     let span = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
@@ -263,7 +345,7 @@ fn duplicate(tx: &mut Tx<'_, '_>, ready: &Ready, first: u64, by: SeenBy, at: Tim
     if let Some((from, count)) = tx.conn.prepare_cached(sql)?.query_row([first.cast_signed()], span).optional()? {
         for seq in from..from + count {
             let Some(mut record) = rows::load(tx.conn, seq.cast_unsigned())? else { continue };
-            if record.state == State::Failed && ready.event.dedup.on_failed == OnDuplicateFailed::Retry {
+            if record.state == State::Failed && copy.dedup.on_failed == OnDuplicateFailed::Retry {
                 lane::requeue(tx, &mut record, "the sender delivered it again".into(), at)?;
             }
             let (_, trigger) = tx.book.names().queue_names(record.queue)?;
@@ -271,15 +353,6 @@ fn duplicate(tx: &mut Tx<'_, '_>, ready: &Ready, first: u64, by: SeenBy, at: Tim
         }
     }
     let event = EventId::new(first, tx.tag());
-    decisions::write(tx, &crate::record::duplicate_decision(&ready.event, event, by, at), decisions::Kept::ByAge)?;
+    decisions::write(tx, &crate::record::duplicate_decision(copy, event, by, at), decisions::Kept::ByAge)?;
     Ok(Receipt::Duplicate { event, runs, by })
-}
-
-/// Unpacks a kept body.
-pub(super) fn unpack(codec: u8, body: Vec<u8>, len: usize) -> rusqlite::Result<Vec<u8>> {
-    match codec {
-        0 => Ok(body),
-        _ => lz4_flex::block::decompress(&body, len)
-            .map_err(|e| super::errors::corrupt(format!("a body cannot be unpacked: {e}"))),
-    }
 }

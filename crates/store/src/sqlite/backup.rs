@@ -85,7 +85,8 @@ pub fn restore(from: &Path, to: &Path, clock: &Clock) -> Result<(), StoreError> 
 
 /// Also a log that was left beside it: SQLite would play it into whatever file stands there.
 fn refuse_existing(to: &Path) -> Result<(), StoreError> {
-    let beside = ["-wal", "-shm", "-journal"].map(|suffix| super::lock::beside(to, suffix));
+    let [one, two] = super::acklog::SUFFIXES;
+    let beside = ["-wal", "-shm", "-journal", one, two].map(|suffix| super::lock::beside(to, suffix));
     match std::iter::once(to).chain(beside.iter().map(PathBuf::as_path)).find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => Err(exists(path)),
         None => Ok(()),

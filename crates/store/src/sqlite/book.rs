@@ -35,6 +35,12 @@ impl Names {
         self.ids.get(name).copied()
     }
 
+    /// The number of the queue of an agent and a trigger, if the store ever met it.
+    pub(super) fn queue_of(&self, agent: &str, trigger: &str) -> Option<u32> {
+        let pair = (*self.ids.get(agent)?, *self.ids.get(trigger)?);
+        self.queue_ids.get(&pair).copied()
+    }
+
     /// Agent and trigger of a queue, as numbers.
     pub(super) fn queue(&self, id: u32) -> rusqlite::Result<(u32, u32)> {
         let found = self.queues.get(id as usize).copied().flatten();
@@ -99,6 +105,9 @@ pub(super) struct Book {
     names: Names,
     next_seq: u64,
     next_run: u64,
+    /// The first event and run that the ack log has and the tables have not: the floors stay before them, since by these
+    /// a recovery knows what it must write.
+    pub(super) owed: Option<(u64, u64)>,
     counts: Vec<Count>,
     queued_by_trigger: HashMap<u32, u64>,
     /// Lanes with a running run.
@@ -130,6 +139,7 @@ impl Book {
             names,
             next_seq: floor(conn, "next_seq")?.max(top(conn, "events")? + 1).max(top(conn, "decisions")? + 1),
             next_run: floor(conn, "next_run")?.max(top(conn, "runs")? + 1),
+            owed: None,
             counts: Vec::new(),
             queued_by_trigger: HashMap::new(),
             running: HashSet::new(),
@@ -195,12 +205,24 @@ impl Book {
         self.next_run
     }
 
+    /// The numbers that the next event and the next run will be given.
+    pub(super) fn upcoming(&self) -> (u64, u64) {
+        (self.next_seq, self.next_run)
+    }
+
+    /// Numbers before these were given out.
+    pub(super) fn pass(&mut self, next_seq: u64, next_run: u64) {
+        self.next_seq = self.next_seq.max(next_seq);
+        self.next_run = self.next_run.max(next_run);
+    }
+
     /// Writes the counters down, for when the rows that carry the highest numbers go.
     pub(super) fn save_floors(&self, conn: &Connection) -> rusqlite::Result<()> {
         let sql = "INSERT INTO meta (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = ?2";
         let mut put = conn.prepare_cached(sql)?;
-        put.execute(rusqlite::params!["next_seq", self.next_seq.cast_signed()])?;
-        put.execute(rusqlite::params!["next_run", self.next_run.cast_signed()])?;
+        let (next_seq, next_run) = self.owed.unwrap_or((self.next_seq, self.next_run));
+        put.execute(rusqlite::params!["next_seq", next_seq.cast_signed()])?;
+        put.execute(rusqlite::params!["next_run", next_run.cast_signed()])?;
         Ok(())
     }
 
@@ -214,6 +236,23 @@ impl Book {
         self.names.add_name(id, name.clone());
         self.share(|names| names.add_name(id, name.clone()));
         Ok(id)
+    }
+
+    /// [`Book::intern`] for a name that is mostly known.
+    pub(super) fn intern_str(&mut self, conn: &Connection, name: &str) -> rusqlite::Result<u32> {
+        match self.names.ids.get(name) {
+            Some(id) => Ok(*id),
+            None => self.intern(conn, &Name::new(name).map_err(|e| corrupt(e.to_string()))?),
+        }
+    }
+
+    /// [`Book::queue`] for names that are mostly known.
+    pub(super) fn queue_str(&mut self, conn: &Connection, agent: &str, trigger: &str) -> rusqlite::Result<u32> {
+        let name = |text: &str| Name::new(text).map_err(|e| corrupt(e.to_string()));
+        match self.names.queue_of(agent, trigger) {
+            Some(id) => Ok(id),
+            None => self.queue(conn, &name(agent)?, &name(trigger)?),
+        }
     }
 
     /// The number of an agent's queue for a trigger.

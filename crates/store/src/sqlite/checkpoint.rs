@@ -5,10 +5,13 @@
 //! under load. Once the thread has caught up but for a little, it asks the writer to do that little between two batches;
 //! the writer's next write then starts the log from its beginning. When nothing is written for a while, the thread cuts
 //! the log to nothing.
+//!
+//! The same thread makes rows durable that were written without waiting for the disk (see `acklog`), when asked.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use std::time::Duration;
 use doorbell_core::ports::StoreError;
 use rusqlite::Connection;
 
+use super::lock::beside;
 use super::{Shared, schema};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -32,8 +36,12 @@ const IDLE_LOOKS: u32 = 20;
 
 /// The thread; stops when told.
 pub(super) struct Checkpointer {
-    stop: Sender<()>,
+    /// Tickets of syncs that are asked for; dropped to stop the thread.
+    wishes: Sender<u64>,
     thread: JoinHandle<()>,
+    asked: AtomicU64,
+    synced: Arc<AtomicU64>,
+    wal: PathBuf,
 }
 
 impl Checkpointer {
@@ -42,25 +50,65 @@ impl Checkpointer {
         let conn = Connection::open(path).map_err(|e| super::errors::sort(&e))?;
         conn.busy_timeout(Duration::from_millis(50)).map_err(|e| super::errors::sort(&e))?;
         conn.pragma_update(None, "synchronous", "full").map_err(|e| super::errors::sort(&e))?;
-        let (stop, stopped) = channel::<()>();
+        conn.pragma_update(None, "cache_size", -64).map_err(|e| super::errors::sort(&e))?;
+        let wal = beside(path, "-wal");
+        let synced = Arc::new(AtomicU64::new(0));
+        let (wishes, asked) = channel::<u64>();
+        let (done, file) = (synced.clone(), wal.clone());
         let thread = std::thread::Builder::new()
             .name("doorbell-checkpoint".into())
             .spawn(move || {
                 let mut state = State::default();
-                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK_EVERY) {
-                    state.look(&conn, &shared);
+                loop {
+                    match asked.recv_timeout(LOOK_EVERY) {
+                        Ok(ticket) => match sync(&file) {
+                            Ok(()) => done.store(ticket, Ordering::Release),
+                            Err(error) => shared.fail_for_good(&error),
+                        },
+                        Err(RecvTimeoutError::Timeout) => state.look(&conn, &shared),
+                        Err(RecvTimeoutError::Disconnected) => break,
+                    }
                 }
             })
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
-        Ok(Self { stop, thread })
+        Ok(Self { wishes, thread, asked: AtomicU64::new(0), synced, wal })
+    }
+
+    /// Asks for everything committed so far to be put on disk. It is, once [`Checkpointer::synced`] has come to the answer.
+    pub(super) fn ask_sync(&self) -> u64 {
+        let ticket = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+        // A thread that ended serves no more tickets: whoever waits for this one syncs by itself.
+        let _ = self.wishes.send(ticket);
+        ticket
+    }
+
+    /// The last sync that was asked for and is done.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Puts everything committed so far on disk, and waits for it.
+    pub(super) fn sync_now(&self) -> Result<(), StoreError> {
+        sync(&self.wal)
     }
 
     /// Ends the thread and waits for it.
     pub(super) fn stop(self) {
-        drop(self.stop);
+        drop(self.wishes);
         if self.thread.join().is_err() {
             tracing::error!("The checkpoint thread had panicked; the log is moved at the next opening.");
         }
+    }
+}
+
+/// Makes the log durable, and with it every commit that a checkpoint has not moved; what it moved is durable already.
+fn sync(wal: &Path) -> Result<(), StoreError> {
+    match File::open(wal).and_then(|file| file.sync_data()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Fatal(format!(
+            "an fsync of {} failed, so what is on disk is not known: {error}",
+            wal.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -109,5 +109,6 @@ pub(super) fn write_notes(tx: &mut Tx<'_, '_>, notes: &[NewDecision]) -> rusqlit
 
 /// Records a decision that made no event.
 pub(super) fn record(tx: &mut Tx<'_, '_>, decision: &NewDecision) -> Result<(), Fail> {
+    tx.refuse_stuck()?;
     Ok(write(tx, decision, Kept::ByAge)?)
 }

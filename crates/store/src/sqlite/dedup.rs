@@ -36,6 +36,8 @@ pub(super) struct Prints<'c> {
     /// In the table's order; those before `moved` are in the table.
     moving: Vec<(Fingerprint, Seen)>,
     moved: usize,
+    /// Added since the last move, and on disk in the ack log.
+    owed: usize,
     /// What this transaction did, to be undone if it is rolled back.
     step: Step,
 }
@@ -69,6 +71,7 @@ impl<'c> Prints<'c> {
             moving_from: None,
             moving: Vec::new(),
             moved: 0,
+            owed: 0,
             step: Step::default(),
         };
         let mut statement =
@@ -76,13 +79,9 @@ impl<'c> Prints<'c> {
         let mut rows = statement.query([floor(conn)?.cast_signed()])?;
         while let Some(row) = rows.next()? {
             let seen = Seen { event: row.get::<_, i64>(0)?.cast_unsigned(), at: time(row.get(1)?) };
-            for print in row.get_ref(2)?.as_blob()?.chunks_exact(16) {
-                let mut bytes = [0; 16];
-                bytes.copy_from_slice(print);
-                prints.young.insert(Fingerprint(bytes), seen);
-                prints.young_from.get_or_insert(seen.event);
-            }
+            prints.put_row(row.get_ref(2)?.as_blob()?, seen);
         }
+        prints.mark();
         Ok(prints)
     }
 
@@ -107,6 +106,15 @@ impl<'c> Prints<'c> {
         self.step.added.push((print, before));
     }
 
+    /// Keeps the prints of an event's row.
+    pub(super) fn put_row(&mut self, prints: &[u8], seen: Seen) {
+        for print in prints.chunks_exact(16) {
+            let mut bytes = [0; 16];
+            bytes.copy_from_slice(print);
+            self.put(Fingerprint(bytes), seen);
+        }
+    }
+
     /// A transaction begins: the young ones begin to move once they are many.
     pub(super) fn begin(&mut self) {
         self.begin_moving(YOUNG_MAX);
@@ -114,7 +122,7 @@ impl<'c> Prints<'c> {
 
     /// Moves a slice of the older prints; called once in a transaction, before its commit.
     pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
-        self.move_some((2 * self.step.added.len()).max(MOVE_MIN))
+        self.move_some((2 * (self.step.added.len() + self.owed)).max(MOVE_MIN))
     }
 
     /// Moves up to `limit` prints, also when there are few: for quiet times. True if more could be moved now.
@@ -132,11 +140,18 @@ impl<'c> Prints<'c> {
 
     /// The transaction is on disk.
     pub(super) fn keep(&mut self) {
+        self.owed = 0;
         if self.moved == self.moving.len() {
             self.moving = Vec::new();
             self.moving_from = None;
             self.moved = 0;
         }
+        self.mark();
+    }
+
+    /// What was added since the last call is on disk in the ack log.
+    pub(super) fn logged(&mut self) {
+        self.owed += self.step.added.len();
         self.mark();
     }
 

@@ -92,6 +92,7 @@ pub(super) fn advance(tx: &mut Tx<'_, '_>, lane: Option<LaneId>) -> rusqlite::Re
 /// Queues a failed or cancelled run again, at the tail of its lane: its place becomes the next free one, and the counter
 /// is written down, because no row's number tells it.
 pub(super) fn requeue(tx: &mut Tx<'_, '_>, record: &mut Record, why: String, now: Timestamp) -> Result<(), Fail> {
+    tx.refuse_stuck()?;
     let id = RunId::new(record.seq, tx.tag());
     let from = record.state;
     let output: Output = record.retry(id, tx.book.upcoming_run(), why, now)?;

@@ -2,6 +2,7 @@
 //! one fsync, `lane` for who may go next, `checkpoint` for how the log stays short.
 
 mod accept;
+mod acklog;
 mod backup;
 mod book;
 mod checkpoint;
@@ -10,6 +11,7 @@ mod control;
 mod decisions;
 mod dedup;
 mod edge;
+mod entry;
 mod errors;
 mod finish;
 mod lane;
@@ -19,12 +21,13 @@ mod read;
 mod retention;
 mod rows;
 mod schema;
+mod session;
 mod space;
 mod store;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -40,8 +43,9 @@ use checkpoint::Checkpointer;
 use decisions::{Noted, Notes};
 use read::Readers;
 use schema::Identity;
+use session::Writer;
 use space::Space;
-use writer::{Close, Job, Nudge, Step, WAITING_MAX, Work, Writer};
+use writer::{Close, Job, Nudge, Step, WAITING_MAX, Work};
 
 /// Notices a slow listener may be behind before it misses some; it then polls.
 const NOTICES_MAX: usize = 1024;
@@ -57,6 +61,8 @@ pub struct SqliteOptions {
     pub reserve_bytes: u64,
     /// With less free space than this, in bytes, new events are refused.
     pub min_free_bytes: u64,
+    /// The rows of acknowledged events, which the ack log has, are written after this time at the latest.
+    pub settle_after: Duration,
     /// The database never grows over this many pages of 8 KiB, if set.
     pub max_pages: Option<u32>,
     /// Retention as known before the first sweep tells it: dedup keys count this long, rings are this large.
@@ -75,6 +81,7 @@ impl Default for SqliteOptions {
             cache_kib: 16 * 1024,
             reserve_bytes: 8 * 1024 * 1024,
             min_free_bytes: 32 * 1024 * 1024,
+            settle_after: Duration::from_millis(20),
             max_pages: None,
             retention: Retention::default(),
             on_fatal: None,
@@ -94,6 +101,11 @@ struct Shared {
     /// True once everything is closed and unlocked.
     closed: watch::Sender<bool>,
     commits: AtomicU64,
+    /// Acknowledged requests whose rows are owed: a reader that must see them waits for the writer.
+    pending: AtomicUsize,
+    /// Somebody will see to it soon that the owed rows are written.
+    settling: AtomicBool,
+    settle_after: Duration,
     /// The checkpointer asks the writer to move the rest of the log.
     finish_checkpoint: AtomicBool,
     dedup_keep_ms: AtomicU64,
@@ -165,6 +177,9 @@ impl SqliteStore {
             on_fatal: options.on_fatal,
             closed: watch::Sender::new(false),
             commits: AtomicU64::new(0),
+            pending: AtomicUsize::new(0),
+            settling: AtomicBool::new(false),
+            settle_after: options.settle_after,
             finish_checkpoint: AtomicBool::new(false),
             dedup_keep_ms: AtomicU64::new(0),
             ring: AtomicU64::new(0),
@@ -175,18 +190,23 @@ impl SqliteStore {
             (0..options.readers.max(1)).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>()?;
         let claim_reader = Arc::new(Readers::new(vec![schema::open_reader(&path)?], shared.clone()));
         let (steps, waiting) = mpsc::channel(WAITING_MAX);
+        let (log, logged) = acklog::AckLog::open(&path, shared.identity.tag)?;
         let writer = Writer {
             conn,
             steps: waiting,
             shared: shared.clone(),
             space: Space::new(&path, options.reserve_bytes, options.min_free_bytes),
             checkpointer: Checkpointer::start(&path, shared.clone())?,
+            log,
+            logged,
             lock,
         };
+        let (opened, said) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("doorbell-writer".into())
-            .spawn(move || writer.run(book))
+            .spawn(move || writer.run(book, &opened))
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
+        said.recv().map_err(|_| StoreError::Closed)??;
         let readers = Arc::new(Readers::new(connections, shared.clone()));
         Ok(Arc::new(Self { path, shared, steps, readers, claim_reader }))
     }
@@ -198,7 +218,44 @@ impl SqliteStore {
         }
         let (job, answer) = Job::new(input, work);
         self.steps.send(job).await.map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        answer.await.map_err(|_| StoreError::Closed)?.result
+    }
+
+    /// Reads what is in the tables, and what was acknowledged before.
+    async fn read<O: Send + 'static>(
+        &self,
+        work: impl FnOnce(&read::View<'_>) -> Result<O, errors::Fail> + Send + 'static,
+    ) -> Result<O, StoreError> {
+        self.settled().await;
+        self.readers.read(work).await
+    }
+
+    /// Waits until what was acknowledged can be read.
+    async fn settled(&self) {
+        if self.shared.pending.load(Ordering::Acquire) > 0 {
+            let (job, answer) = Job::new((), nothing);
+            // If the rows cannot be written now, readers see what is there.
+            if self.steps.send(job).await.is_ok() {
+                let _ = answer.await;
+            }
+        }
+    }
+
+    /// Sees to it that owed rows are written soon, also if nobody asks for them.
+    fn settle_soon(&self) {
+        if self.shared.pending.load(Ordering::Acquire) == 0 || self.shared.settling.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (shared, steps, after) = (self.shared.clone(), self.steps.downgrade(), self.shared.settle_after);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            shared.settling.store(false, Ordering::Release);
+            if shared.pending.load(Ordering::Acquire) > 0
+                && let Some(steps) = steps.upgrade()
+            {
+                let _ = steps.try_send(Box::new(Nudge));
+            }
+        });
     }
 
     fn note_behind(&self, decision: NewDecision) {
@@ -217,4 +274,8 @@ impl SqliteStore {
         self.readers.close();
         self.claim_reader.close();
     }
+}
+
+fn nothing(_: &mut writer::Tx<'_, '_>, (): &()) -> Result<(), errors::Fail> {
+    Ok(())
 }

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::book::{Names, time};
 use super::errors::{Fail, corrupt, sort};
-use super::{Shared, accept, finish, lane, rows};
+use super::{Shared, entry, finish, lane, rows};
 
 /// Connections that only read.
 pub(super) struct Readers {
@@ -120,7 +120,7 @@ pub(super) fn event(view: &View<'_>, id: EventId) -> Result<Event, Fail> {
     let mut event = event_row(view, row)?;
     let len = usize::try_from(event.body_len).map_err(|_| corrupt("a body's length"))?;
     if let Some(body) = row.get::<_, Option<Vec<u8>>>(11)? {
-        event.body = Some(accept::unpack(row.get(10)?, body, len)?.into());
+        event.body = Some(entry::unpack(row.get(10)?, body, len)?.into());
     }
     Ok(event)
 }

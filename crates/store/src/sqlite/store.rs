@@ -32,7 +32,9 @@ impl Store for SqliteStore {
     }
 
     async fn accept(&self, admission: Admission) -> Result<Vec<Receipt>, StoreError> {
-        self.write(Prepared::new(admission)?, accept::accept).await
+        let said = self.write(Prepared::new(admission)?, accept::accept).await;
+        self.settle_soon();
+        said
     }
 
     fn note(&self, decision: NewDecision) {
@@ -94,31 +96,31 @@ impl Store for SqliteStore {
     }
 
     async fn flags(&self) -> Result<Vec<(Flag, bool)>, StoreError> {
-        self.readers.read(read::flags).await
+        self.read(read::flags).await
     }
 
     async fn event(&self, id: EventId) -> Result<Event, StoreError> {
-        self.readers.read(move |view| read::event(view, id)).await
+        self.read(move |view| read::event(view, id)).await
     }
 
     async fn events(&self, query: EventQuery, page: PageRequest) -> Result<Page<Event>, StoreError> {
-        self.readers.read(move |view| lists::events(view, &query, page)).await
+        self.read(move |view| lists::events(view, &query, page)).await
     }
 
     async fn run(&self, id: RunId) -> Result<Run, StoreError> {
-        self.readers.read(move |view| read::run(view, id)).await
+        self.read(move |view| read::run(view, id)).await
     }
 
     async fn runs(&self, query: RunQuery, page: PageRequest) -> Result<Page<Run>, StoreError> {
-        self.readers.read(move |view| lists::runs(view, &query, page)).await
+        self.read(move |view| lists::runs(view, &query, page)).await
     }
 
     async fn decisions(&self, query: DecisionQuery, page: PageRequest) -> Result<Page<Decision>, StoreError> {
-        self.readers.read(move |view| lists::decisions(view, &query, page)).await
+        self.read(move |view| lists::decisions(view, &query, page)).await
     }
 
     async fn log(&self, run: RunId, after: u64, limit: usize) -> Result<Vec<LogPiece>, StoreError> {
-        self.readers.read(move |view| read::log(view, run, after, limit)).await
+        self.read(move |view| read::log(view, run, after, limit)).await
     }
 
     async fn stats(&self) -> Result<Vec<QueueStats>, StoreError> {
@@ -130,6 +132,7 @@ impl Store for SqliteStore {
     }
 
     async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        self.settled().await;
         let (from, to) = (self.path.clone(), to.to_owned());
         let copied = tokio::task::spawn_blocking(move || backup::copy(&from, &to)).await;
         copied.map_err(|e| StoreError::Unavailable(format!("the copying task broke off: {e}")))?

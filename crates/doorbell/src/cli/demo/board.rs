@@ -14,6 +14,8 @@ use super::stage::Scene;
 const HEADS: [&str; 6] = ["SENT", "ANSWER", "RUN", "TRIES", "TOOK", "RESULT"];
 /// The last column is cut where the terminal is too narrow, so that the table stays one line a delivery.
 const CUT: usize = 5;
+/// But not below so many characters.
+const RESULT_CHARS_MIN: u16 = 10;
 
 /// See the module.
 pub(super) struct Board<'b> {
@@ -62,7 +64,7 @@ impl<'b> Board<'b> {
         self.show(script, scenes)?;
         self.screen.line(format!("\n{}", self.screen.paint(Tone::Strong, "Why the others started nothing")))?;
         for (act, scene) in script.iter().zip(scenes).filter(|(_, scene)| scene.run.is_none()) {
-            self.screen.line(format!("  {}: {}", act.title, scene.reason))?;
+            self.screen.line(self.screen.wrapped(&format!("  {}: {}", act.title, scene.reason), 4))?;
         }
         Ok(())
     }
@@ -92,7 +94,7 @@ impl<'b> Board<'b> {
             row.max_height(1);
             table.add_row(row);
         }
-        settle(&mut table, |column| column != CUT)
+        settle(&mut table, |column| (column == CUT).then_some(RESULT_CHARS_MIN))
     }
 }
 

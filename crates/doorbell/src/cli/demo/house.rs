@@ -80,32 +80,36 @@ impl House {
         }
     }
 
-    /// The commands to look around with.
+    /// The commands to look around with. They are short enough for 80 columns: broken lines cannot be copied.
     pub(super) fn look_further(&self, scenes: &[Scene]) -> String {
-        let config = self.config.display();
         let run = scenes.iter().find_map(|s| s.run_id.clone()).unwrap_or_else(|| "run_…".into());
         let rejected = scenes.iter().find(|s| s.decision.as_deref() == Some(Becomes::Rejected.decision()));
         let decision = rejected.and_then(|s| s.decision_id.clone()).unwrap_or_else(|| "dec_…".into());
         format!(
             "Look further, in another terminal:
-  doorbell runs -c {config}
-  doorbell runs show {run} -c {config}
-  doorbell runs logs {run} -c {config}
-  doorbell decisions show {decision} -c {config}
-  doorbell send review-pull-requests -c {config}
-  curl -H \"Authorization: Bearer $(cat {token})\" {base}/api/v1/runs
-The server's log is {log}; its configuration and its agent are beside it.
+  cd {dir}
+  doorbell runs
+  doorbell runs show {run}
+  doorbell runs logs {run}
+  doorbell decisions show {decision}
+  doorbell send review-pull-requests
+  curl -H \"Authorization: Bearer $(cat data/admin.token)\" \\
+    {base}/api/v1/runs
+The server's log is {log} there, beside its configuration and its agent.
 
 Serving until Ctrl-C; then all of it is removed.",
-            token = self.dir.path().join("data/admin.token").display(),
+            dir = self.dir.path().display(),
             base = self.client.base(),
-            log = log_file(self.dir.path()).display(),
+            log = LOG_FILE,
         )
     }
 }
 
+/// The server's log, in its directory.
+const LOG_FILE: &str = "server.log";
+
 fn log_file(dir: &Path) -> PathBuf {
-    dir.join("server.log")
+    dir.join(LOG_FILE)
 }
 
 fn access(config: &Path) -> Access {

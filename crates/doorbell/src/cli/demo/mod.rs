@@ -68,7 +68,8 @@ pub(super) async fn run(args: DemoArgs, cx: &Context) -> Result<Exit> {
 
 async fn play(args: &DemoArgs, cx: &Context) -> Result<(House, Exit)> {
     let house = House::open(args.port, cx).await?;
-    cx.screen.line(format!("Doorbell serves at {} from {}\n", house.client.base(), house.config.display()))?;
+    let where_from = format!("Doorbell serves at {} from {}\n", house.client.base(), house.config.display());
+    cx.screen.line(cx.screen.wrapped(&where_from, 2))?;
     let stage = Stage::new(&house, cx);
     let mut board = board::Board::new(&cx.screen);
     let mut scenes: Vec<Scene> = Vec::new();
@@ -91,7 +92,7 @@ async fn play(args: &DemoArgs, cx: &Context) -> Result<(House, Exit)> {
     faults.extend(stage.count_faults(&scenes).await?);
     cx.screen.line(format!("\n{}", summary(cx, &scenes, &faults)))?;
     if !args.once {
-        cx.screen.line(format!("\n{}", house.look_further(&scenes)))?;
+        cx.screen.line(format!("\n{}", cx.screen.wrapped(&house.look_further(&scenes), 0)))?;
     }
     Ok((house, if faults.is_empty() { Exit::Ok } else { Exit::Failed }))
 }
@@ -99,20 +100,22 @@ async fn play(args: &DemoArgs, cx: &Context) -> Result<(House, Exit)> {
 fn summary(cx: &Context, scenes: &[Scene], faults: &[String]) -> String {
     if !faults.is_empty() {
         let heading = cx.screen.paint(Tone::Bad, &format!("Not as it should be ({}):", faults.len()));
-        return format!("{heading}\n  {}", faults.join("\n  "));
+        return format!("{heading}\n{}", cx.screen.wrapped(&format!("  {}", faults.join("\n  ")), 4));
     }
     let became = |b: Becomes| SCRIPT.iter().filter(|act| act.becomes == b).count();
     let runs = scenes.iter().filter(|s| s.state() == Some(State::Succeeded)).count();
     let slowest = scenes.iter().filter_map(|s| s.answered_in).max().unwrap_or_default();
-    format!(
-        "{} {} deliveries, each answered within {}: {runs} runs succeeded, {} forged turned away, {} repeated run once, {} filtered out.",
-        cx.screen.paint(Tone::Good, "All as it should be."),
+    let heading = "All as it should be.";
+    let text = format!(
+        "{heading} {} deliveries, each answered within {}: {runs} runs succeeded, {} forged turned away, {} repeated run once, {} filtered out.",
         SCRIPT.len(),
         span_ms(slowest.as_millis().max(1)),
         became(Becomes::Rejected),
         became(Becomes::Duplicate),
         became(Becomes::Ignored),
-    )
+    );
+    // Painted after it is broken into lines: colours take no room on the screen.
+    cx.screen.wrapped(&text, 0).replacen(heading, &cx.screen.paint(Tone::Good, heading), 1)
 }
 
 /// Resolves when somebody wants the end: Ctrl-C, a plain `kill`, a terminal that went away.

@@ -79,7 +79,8 @@ impl<'s> Stage<'s> {
             sender.secret = Some(Secret::new("not the secret of this source"));
         }
         let repeated = before.first().filter(|_| act.what == What::FirstAgain).map(|first| first.sent.clone());
-        let mut sample = samples::of(&sender.preset, None, &fresh_id(self.cx));
+        let mut sample = samples::of(&sender.preset, None, &fresh_id(self.cx))
+            .map_err(|_| anyhow!("there is no sample of {}", sender.preset.name))?;
         if act.what == What::Unwanted {
             sample.body["action"] = json!("closed");
         }

@@ -1,0 +1,550 @@
+//! The one thread that writes. Callers hand it steps over a bounded channel; it drains what has come in, makes it durable
+//! with one fsync, and only then answers each caller (semantics 12: group commit).
+//!
+//! There are two ways to be durable. A batch of new events alone goes into the ack log (see `acklog`); its rows are
+//! *pending* then, and follow before anything else is done, or once they are many. Everything else is one transaction,
+//! the pending rows first, so that every step sees all that was acknowledged before it.
+//!
+//! If a step makes the batch fail, the batch is rolled back and its steps are tried one by one, so that only the culprit
+//! gets the error.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use doorbell_core::decision::NewDecision;
+use doorbell_core::ports::StoreError;
+use rusqlite::{Connection, Statement};
+use tokio::sync::mpsc;
+
+use super::acklog::{AckLog, Failed, Record};
+use super::book::Book;
+use super::checkpoint::{self, Checkpointer};
+use super::errors::{Fail, is_full, sort};
+use super::lock::OwnerLock;
+use super::space::Space;
+use super::writer::{Effects, Hot, Step, Tx};
+use super::{Shared, accept, decisions, dedup};
+
+/// No batch holds more steps; larger ones would make the first caller wait for the last.
+const BATCH_MAX: usize = 512;
+/// A batch is not held open longer for others to join.
+const GATHER_MAX: Duration = Duration::from_micros(500);
+/// Pending events whose rows are written although nobody asks for them: few enough not to hold the next batch up.
+const PENDING_MAX: usize = 64;
+/// The same in bytes.
+const PENDING_BYTES_MAX: usize = 512 * 1024;
+/// An admission that is longer goes into the tables at once.
+const LOGGED_BYTES_MAX: usize = 256 * 1024;
+
+/// The thread's belongings.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) steps: mpsc::Receiver<Box<dyn Step>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) space: Space,
+    pub(super) checkpointer: Checkpointer,
+    pub(super) log: AckLog,
+    /// What the ack log held at opening.
+    pub(super) logged: Vec<Record>,
+    pub(super) lock: OwnerLock,
+}
+
+impl Writer {
+    /// Runs until the store is closed or every handle to it is gone. Says over `opened` whether what the ack log held is
+    /// in the tables.
+    pub(super) fn run(self, book: Book, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
+        let Self { conn, mut steps, shared, mut space, checkpointer, log, logged, lock } = self;
+        let session = Session::new(&conn, book, &shared, &checkpointer, log);
+        let log = match session.and_then(|mut session| session.recover(logged).map(|()| session)) {
+            Ok(session) => {
+                let _ = opened.send(Ok(()));
+                session.serve(&mut steps, &mut space)
+            }
+            Err(error) => {
+                let _ = opened.send(Err(sort(&error)));
+                Err(Kept)
+            }
+        };
+        steps.close();
+        while let Ok(step) = steps.try_recv() {
+            refuse(step, &StoreError::Closed);
+        }
+        let durable = checkpointer.sync_now().is_ok();
+        checkpointer.stop();
+        checkpoint::cut(&conn, &shared);
+        if let Ok(log) = log
+            && durable
+        {
+            log.remove();
+        }
+        if let Err((_, error)) = conn.close() {
+            tracing::warn!(error = %error, "The database did not close cleanly; the next start recovers it from its log.");
+        }
+        drop(lock);
+        shared.closed.send_replace(true);
+    }
+}
+
+/// While the processor is busy with others that are about to ask, lets them: one fsync then does for all. With nobody else
+/// to run this costs nothing.
+fn gather(steps: &mut mpsc::Receiver<Box<dyn Step>>, batch: &mut Vec<Box<dyn Step>>) {
+    let begun = Instant::now();
+    loop {
+        let before = batch.len();
+        std::thread::yield_now();
+        while batch.len() < BATCH_MAX
+            && let Ok(step) = steps.try_recv()
+        {
+            batch.push(step);
+        }
+        if batch.len() == before || batch.len() == BATCH_MAX || begun.elapsed() > GATHER_MAX {
+            return;
+        }
+    }
+}
+
+/// The ack log stays: the next opening reads it.
+struct Kept;
+
+fn refuse(mut step: Box<dyn Step>, error: &StoreError) {
+    step.fail(error.clone());
+    step.answer();
+}
+
+/// How a transaction is committed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// It is on disk afterwards, and all before it.
+    Full,
+    /// It is on disk some time later: the ack log has what is in it.
+    Later,
+}
+
+/// What becomes of the rows that are owed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owed {
+    /// They come first.
+    First,
+    /// There is no room for them: nothing that is given a number after theirs may come before them.
+    Later,
+}
+
+/// The loop, with its statements borrowed from the connection.
+struct Session<'c> {
+    conn: &'c Connection,
+    shared: &'c Shared,
+    checkpointer: &'c Checkpointer,
+    hot: Hot<'c>,
+    book: Book,
+    effects: Effects,
+    log: AckLog,
+    /// Acknowledged, and not yet in the tables.
+    pending: Pending,
+    begin: Statement<'c>,
+    begin_reading: Statement<'c>,
+    commit: Statement<'c>,
+    sync_later: Statement<'c>,
+    sync_full: Statement<'c>,
+}
+
+/// Records whose rows are owed.
+#[derive(Default)]
+struct Pending {
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn push(&mut self, record: Record) {
+        self.bytes += record.events.len();
+        self.records.push(record);
+    }
+
+    /// The numbers of the first event and the first run.
+    fn first(&self) -> Option<(u64, u64)> {
+        self.records.first().map(|record| (record.first_event, record.first_run))
+    }
+
+    fn is_much(&self) -> bool {
+        self.records.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX
+    }
+}
+
+impl<'c> Session<'c> {
+    fn new(
+        conn: &'c Connection,
+        book: Book,
+        shared: &'c Shared,
+        checkpointer: &'c Checkpointer,
+        log: AckLog,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            conn,
+            shared,
+            checkpointer,
+            hot: Hot { accept: accept::Statements::new(conn)?, dedup: dedup::Prints::new(conn)? },
+            book,
+            effects: Effects::default(),
+            log,
+            pending: Pending::default(),
+            begin: conn.prepare("BEGIN IMMEDIATE")?,
+            begin_reading: conn.prepare("BEGIN")?,
+            commit: conn.prepare("COMMIT")?,
+            sync_later: conn.prepare("PRAGMA synchronous = NORMAL")?,
+            sync_full: conn.prepare("PRAGMA synchronous = FULL")?,
+        })
+    }
+
+    /// Writes what the ack log held and the tables do not have, and makes sure of the rows that a killed process left to
+    /// the system.
+    fn recover(&mut self, logged: Vec<Record>) -> rusqlite::Result<()> {
+        let (next, _) = self.book.upcoming();
+        for record in logged.into_iter().filter(|record| record.first_event >= next) {
+            self.pending.push(record);
+        }
+        if !self.pending.records.is_empty() {
+            tracing::info!(requests = self.pending.records.len(), "Taking over from the ack log what a stop cut off.");
+            self.readmit()?;
+            self.transaction(&mut [], &[], false, Sync::Full, Owed::First)?;
+        }
+        self.checkpointer.sync_now().map_err(|e| super::errors::corrupt(e.to_string()))?;
+        self.settled(Sync::Full);
+        Ok(())
+    }
+
+    /// The loop. Gives the ack log back if nothing in it is needed any more.
+    fn serve(mut self, steps: &mut mpsc::Receiver<Box<dyn Step>>, space: &mut Space) -> Result<AckLog, Kept> {
+        let mut batch: Vec<Box<dyn Step>> = Vec::with_capacity(BATCH_MAX);
+        let mut closing = false;
+        while steps.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+            if !closing && batch.iter().any(|step| step.closes()) {
+                closing = true;
+                steps.close();
+            }
+            if let Some(error) = self.shared.fatal.get() {
+                drop(self.shared.notes.take());
+                batch.drain(..).for_each(|step| refuse(step, error));
+                continue;
+            }
+            let begun = Instant::now();
+            gather(steps, &mut batch);
+            let size = batch.len();
+            if !self.log(&mut batch, space) {
+                let notes = self.shared.notes.take();
+                self.settle(&mut batch, &notes, space);
+            }
+            metrics::histogram!("doorbell_commit_size").record(size as f64);
+            metrics::histogram!("doorbell_commit_seconds").record(begun.elapsed().as_secs_f64());
+            self.shared.pending.store(self.pending.records.len(), Ordering::Release);
+            // Notices first: whoever listens from after an answer on hears nothing that went before it.
+            self.tell();
+            for step in batch.drain(..) {
+                step.answer();
+            }
+            if self.pending.is_much() {
+                self.write_pending(space);
+            }
+            self.shared.commits.fetch_add(1, Ordering::Relaxed);
+            if self.shared.finish_checkpoint.swap(false, Ordering::AcqRel) {
+                checkpoint::finish(self.conn, self.shared);
+            }
+        }
+        let notes = self.shared.notes.take();
+        if !notes.is_empty() || !self.pending.records.is_empty() {
+            self.settle(&mut batch, &notes, space);
+        }
+        if let Err(error) = self.book.save_floors(self.conn) {
+            tracing::debug!(error = %error, "The counters were not written down at closing; the tables tell them too.");
+        }
+        if self.pending.records.is_empty() && self.shared.fatal.get().is_none() { Ok(self.log) } else { Err(Kept) }
+    }
+
+    // ---- the ack log ----
+
+    /// Puts a batch of new events into the ack log. False if something else is in it: then nothing was done.
+    fn log(&mut self, batch: &mut [Box<dyn Step>], space: &mut Space) -> bool {
+        let mut size = 0;
+        for step in batch.iter_mut() {
+            match step.admission() {
+                Some(job) if job.input.bytes.len() <= LOGGED_BYTES_MAX => size += job.input.bytes.len() + 64,
+                _ => return false,
+            }
+        }
+        let short = space.is_short();
+        if short || !self.make_room(size, space) {
+            return false;
+        }
+        let admitted = self.admit(batch);
+        if !matches!(admitted, Ok(true)) {
+            self.take_back();
+            return false;
+        }
+        match self.log.commit() {
+            Ok(()) => self.hot.dedup.logged(),
+            Err(Failed::Write(error)) => {
+                tracing::warn!(error = %error, "The ack log cannot be written; the tables take over.");
+                self.take_back();
+                return false;
+            }
+            Err(Failed::Sync(error)) => {
+                let error = StoreError::Fatal(format!("an fsync failed, so what is on disk is not known: {error}"));
+                self.shared.fail_for_good(&error);
+                self.take_back();
+                batch.iter_mut().for_each(|step| step.fail(error.clone()));
+                return true;
+            }
+        }
+        for job in batch.iter_mut().filter_map(|step| step.admission()) {
+            if let Some((first_event, first_run)) = job.logged {
+                let events = std::mem::take(&mut job.input.bytes);
+                self.pending.push(Record { first_event, first_run, at: job.input.at.millis(), events });
+            }
+        }
+        self.book.owed = self.pending.first();
+        true
+    }
+
+    /// Numbers the batch's events and adds them to the log's buffer. False if a transaction must see to it.
+    fn admit(&mut self, batch: &mut [Box<dyn Step>]) -> rusqlite::Result<bool> {
+        // One transaction for all look-ups: each alone would lock and unlock.
+        self.begin_reading.execute([])?;
+        let said = self.admit_all(batch);
+        self.commit.execute([])?;
+        said
+    }
+
+    fn admit_all(&mut self, batch: &mut [Box<dyn Step>]) -> rusqlite::Result<bool> {
+        for step in batch {
+            let Some(job) = step.admission() else { return Ok(false) };
+            let mut tx = Tx {
+                conn: self.conn,
+                hot: &mut self.hot,
+                book: &mut self.book,
+                effects: &mut self.effects,
+                shared: self.shared,
+                short: false,
+                stuck: false,
+            };
+            match accept::admit(&mut tx, &job.input) {
+                Ok(Some(admitted)) => {
+                    let (event, run) = (admitted.first_event, admitted.first_run);
+                    self.log.add(event, run, job.input.at.millis(), &job.input.bytes);
+                    job.logged = Some((event, run));
+                    job.result = Some(Ok(admitted.receipts));
+                }
+                Ok(None) => return Ok(false),
+                Err(Fail::Refused(error)) => job.result = Some(Err(error)),
+                Err(Fail::Sql(error)) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Forgets what [`Session::admit`] gave out.
+    fn take_back(&mut self) {
+        self.log.forget();
+        self.undo();
+    }
+
+    /// Sees to it that the log can take `bytes`, by going on in the other file if need be. False if the rows cannot be
+    /// written.
+    fn make_room(&mut self, bytes: usize, space: &mut Space) -> bool {
+        if self.log.has_room(bytes) {
+            return true;
+        }
+        if !self.write_pending(space) {
+            return false;
+        }
+        let ticket = self.checkpointer.ask_sync();
+        if !self.log.switch(self.checkpointer.synced(), ticket) {
+            // The disk is behind: the rows of both files are waited for.
+            if let Err(error) = self.checkpointer.sync_now() {
+                self.shared.fail_for_good(&error);
+                return false;
+            }
+            self.log.restart();
+        }
+        self.log.has_room(bytes)
+    }
+
+    /// Writes the rows that are owed, without waiting for the disk. False if they are still owed.
+    fn write_pending(&mut self, space: &mut Space) -> bool {
+        if self.pending.records.is_empty() {
+            return true;
+        }
+        let Err(error) = self.attempt(&mut [], &[], space, Sync::Later, Owed::First) else { return true };
+        // They are in the log and are tried again; but if it is not for want of room, it never works.
+        let sorted = self.took_ill(&error, space);
+        if matches!(sorted, StoreError::Corrupt(_)) {
+            self.shared.fail_for_good(&StoreError::Fatal(format!("acknowledged events cannot be stored: {sorted}")));
+        }
+        false
+    }
+
+    // ---- transactions ----
+
+    /// Commits the batch; if that fails, its steps one by one.
+    fn settle(&mut self, batch: &mut [Box<dyn Step>], notes: &[NewDecision], space: &mut Space) {
+        let Err(error) = self.attempt(batch, notes, space, Sync::Full, Owed::First) else { return };
+        if !notes.is_empty() {
+            metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
+        }
+        // With notes or owed rows in the transaction even a single step is not proved guilty.
+        if let [only] = batch
+            && notes.is_empty()
+            && self.pending.records.is_empty()
+        {
+            only.fail(self.took_ill(&error, space));
+            return;
+        }
+        // If the owed rows find no room, what ends runs and makes room goes on without them.
+        let owed = if self.write_pending(space) { Owed::First } else { Owed::Later };
+        for step in batch {
+            let said = match self.shared.fatal.get() {
+                Some(fatal) => Err(fatal.clone()),
+                None => self
+                    .attempt(std::slice::from_mut(step), &[], space, Sync::Full, owed)
+                    .map_err(|e| self.took_ill(&e, space)),
+            };
+            if let Err(error) = said {
+                step.fail(error);
+            }
+        }
+    }
+
+    /// One transaction. After an error everything in memory is as the tables and the log are.
+    fn attempt(
+        &mut self,
+        steps: &mut [Box<dyn Step>],
+        notes: &[NewDecision],
+        space: &mut Space,
+        sync: Sync,
+        owed: Owed,
+    ) -> rusqlite::Result<()> {
+        let short = space.is_short();
+        let said = self.transaction(steps, notes, short, sync, owed);
+        if said.is_err() {
+            self.undo();
+        }
+        said
+    }
+
+    fn transaction(
+        &mut self,
+        steps: &mut [Box<dyn Step>],
+        notes: &[NewDecision],
+        short: bool,
+        sync: Sync,
+        owed: Owed,
+    ) -> rusqlite::Result<()> {
+        let stuck = owed == Owed::Later && !self.pending.records.is_empty();
+        let short = short || stuck;
+        let changes = self.conn.total_changes();
+        self.hot.dedup.begin();
+        if sync == Sync::Later {
+            self.sync_later.execute([])?;
+        }
+        self.begin.execute([])?;
+        let mut tx = Tx {
+            conn: self.conn,
+            hot: &mut self.hot,
+            book: &mut self.book,
+            effects: &mut self.effects,
+            shared: self.shared,
+            short,
+            stuck,
+        };
+        for record in self.pending.records.iter().filter(|_| !stuck) {
+            accept::write_record(&mut tx, record)?;
+        }
+        for step in steps {
+            step.run(&mut tx)?;
+        }
+        match short {
+            true => metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64),
+            false => decisions::write_notes(&mut tx, notes)?,
+        }
+        tx.hot.dedup.settle()?;
+        self.commit.execute([])?;
+        self.hot.dedup.keep();
+        if !stuck {
+            self.settled(if self.conn.total_changes() > changes { sync } else { Sync::Later });
+        }
+        if sync == Sync::Later {
+            self.sync_full.execute([])?;
+        }
+        Ok(())
+    }
+
+    /// A transaction is committed, the owed rows with it.
+    fn settled(&mut self, sync: Sync) {
+        self.pending = Pending::default();
+        self.book.owed = None;
+        self.shared.pending.store(0, Ordering::Release);
+        if sync == Sync::Full {
+            self.log.restart();
+        }
+    }
+
+    /// After an error: everything in memory becomes what the tables and the log say.
+    fn undo(&mut self) {
+        self.effects = Effects::default();
+        if !self.conn.is_autocommit()
+            && let Err(error) = self.conn.execute_batch("ROLLBACK")
+        {
+            self.shared.fail_for_good(&StoreError::Fatal(format!("a rollback failed: {error}")));
+        }
+        self.hot.dedup.forget();
+        let read = self.sync_full.execute([]).and_then(|_| Book::read(self.conn, self.shared.names.clone()));
+        let said = read.and_then(|book| {
+            self.book = book;
+            self.readmit()
+        });
+        if let Err(error) = said {
+            // Without its memory the writer would give numbers twice.
+            self.shared.fail_for_good(&StoreError::Fatal(format!("cannot read after a rollback: {error}")));
+        }
+    }
+
+    /// Counts what is owed as if it were in the tables.
+    fn readmit(&mut self) -> rusqlite::Result<()> {
+        let mut tx = Tx {
+            conn: self.conn,
+            hot: &mut self.hot,
+            book: &mut self.book,
+            effects: &mut self.effects,
+            shared: self.shared,
+            short: false,
+            stuck: false,
+        };
+        for record in &self.pending.records {
+            accept::readmit(&mut tx, record)?;
+        }
+        self.hot.dedup.logged();
+        self.book.owed = self.pending.first();
+        Ok(())
+    }
+
+    fn took_ill(&self, error: &rusqlite::Error, space: &mut Space) -> StoreError {
+        if is_full(error) {
+            space.ran_out();
+        }
+        let sorted = sort(error);
+        match &sorted {
+            StoreError::Fatal(_) => self.shared.fail_for_good(&sorted),
+            StoreError::Corrupt(_) => tracing::error!(error = %sorted, "A write failed; this is a defect."),
+            _ => tracing::warn!(error = %sorted, "A write failed; it was refused and can be tried again."),
+        }
+        sorted
+    }
+
+    fn tell(&mut self) {
+        for notice in self.effects.notices.drain(..) {
+            let _ = self.shared.notices.send(notice);
+        }
+        if std::mem::take(&mut self.effects.ready) {
+            self.shared.ready.notify_one();
+        }
+    }
+}
