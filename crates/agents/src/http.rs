@@ -54,6 +54,7 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const RUN_TOKEN: HeaderName = HeaderName::from_static("doorbell-run-token");
 const API: HeaderName = HeaderName::from_static("doorbell-api");
+const HOPS: HeaderName = HeaderName::from_static(doorbell_core::loop_guard::HEADER);
 
 /// Set by us or by the client; a setting must not contradict them.
 const OURS: &[&str] = &[
@@ -63,6 +64,7 @@ const OURS: &[&str] = &[
     "idempotency-key",
     "doorbell-run-token",
     "doorbell-api",
+    doorbell_core::loop_guard::HEADER,
     "content-type",
     "content-length",
     "transfer-encoding",
@@ -207,6 +209,7 @@ impl Http {
         if let Some(api) = &attempt.api_url {
             headers.insert(API, value_of(api)?);
         }
+        headers.insert(HOPS, HeaderValue::from(attempt.envelope.run.hops));
         let mut request = Request::new(Bytes::from(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.url.clone();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::breaker;
 use crate::ids::Name;
 use crate::lane::Passing;
 use crate::ports::Runner;
@@ -28,6 +29,8 @@ pub struct Agent {
     pub retries: Retries,
     /// How long a run may live unfinished.
     pub max_age: Duration,
+    /// When its runs are held because it keeps failing; none: never.
+    pub breaker: Option<breaker::Settings>,
     /// What the API shows of its settings: no secrets.
     pub shown: serde_json::Value,
 }

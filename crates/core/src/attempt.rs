@@ -44,6 +44,8 @@ pub struct RunFacts {
     pub key: Option<String>,
     /// When the attempt is ended.
     pub deadline: Timestamp,
+    /// What to send on as `doorbell-hops` with whatever may ring a Doorbell: the runs before this one, and this one.
+    pub hops: u32,
 }
 
 /// An event, as the agent sees it.

@@ -2,9 +2,9 @@
 //! both and `clippy.toml` can ban the ambient ones.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -118,6 +118,15 @@ impl Clock {
                 Timestamp(millis_of(since))
             }
             Inner::Hand { now_ms, .. } => Timestamp(now_ms.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// How long this clock has run: never goes back, whatever becomes of the wall clock. Starts somewhere above zero.
+    pub fn uptime(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        match &self.0 {
+            Inner::System => START.elapsed() + Duration::from_secs(1),
+            Inner::Hand { now_ms, .. } => Timestamp(now_ms.load(Ordering::SeqCst)).since(Timestamp(0)),
         }
     }
 

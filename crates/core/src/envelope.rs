@@ -9,6 +9,7 @@ use crate::attempt::{Envelope, EventFacts, RunFacts};
 use crate::clock::{Clock, Timestamp};
 use crate::event::Event;
 use crate::fence::Fence;
+use crate::loop_guard;
 use crate::payload::{Body, Data};
 use crate::run::Run;
 use crate::scope::{self, Scope};
@@ -33,6 +34,7 @@ pub fn for_run(
         trigger: run.trigger.clone(),
         key: run.key.clone(),
         deadline,
+        hops: loop_guard::next(event.facts.hops),
     };
     build(facts, event, trigger, clock)
 }

@@ -35,6 +35,9 @@ pub struct Facts {
     /// The query, decoded, without what the preset marks as secret.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<(String, String)>,
+    /// How many runs it comes from, one after the other ([`crate::loop_guard`]).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hops: u32,
     /// Every check the door made.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
@@ -44,6 +47,11 @@ pub struct Facts {
     /// A sentence for people on why it was not accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// 128 bits that stand for (source, dedup key): two events with the same fingerprint are the same.

@@ -1,6 +1,8 @@
 //! The house: the configuration as it stands (swapped whole on a reload), the switches people set, and the store. Every
 //! request and every attempt takes what it needs from here once, so that it sees one configuration to its end.
 
+mod breakers;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -48,6 +50,21 @@ impl Catalog {
         catalog
     }
 
+    /// Goes on where the limits of the configuration before stand.
+    fn adopt(&self, old: &Self) {
+        for (name, source) in &self.sources {
+            if let Some(old) = old.sources.get(name) {
+                source.adopt(old);
+            }
+        }
+        for (name, trigger) in &self.triggers {
+            let twin = old.triggers.get(name).and_then(|t| t.storm_cap.as_ref());
+            if let (Some(new), Some(old)) = (&trigger.storm_cap, twin) {
+                new.adopt(old);
+            }
+        }
+    }
+
     /// The source that listens on `path`.
     pub fn source_at(&self, path: &str) -> Option<&Arc<Source>> {
         self.by_path.get(path).and_then(|name| self.sources.get(name))
@@ -68,18 +85,21 @@ pub struct House {
     flags: ArcSwap<Flags>,
     changed: watch::Sender<u64>,
     tokens: RunTokens,
+    breakers: breakers::Breakers,
 }
 
 impl House {
-    /// Loads the flags from the store.
+    /// Loads the flags and the breakers from the store.
     ///
     /// # Errors
     /// What the store says if it cannot be read.
     pub async fn open(store: Arc<dyn Store>, clock: Clock, catalog: Catalog) -> Result<Arc<Self>, StoreError> {
         let flags = Flags(store.flags().await?.into_iter().collect());
         let tokens = RunTokens::new(&store.token_key(), store.tag());
+        let breakers = breakers::Breakers::new(store.breakers().await?);
         Ok(Arc::new(Self {
             tokens,
+            breakers,
             store,
             clock,
             catalog: ArcSwap::from_pointee(catalog),
@@ -98,8 +118,9 @@ impl House {
         self.catalog.load_full()
     }
 
-    /// Puts a new configuration in the old one's place. Runs under way keep theirs.
+    /// Puts a new configuration in the old one's place, its limits where the old ones stand. Runs under way keep theirs.
     pub fn swap_catalog(&self, catalog: Catalog) {
+        catalog.adopt(&self.catalog.load());
         self.catalog.store(Arc::new(catalog));
         self.changed.send_modify(|n| *n += 1);
     }

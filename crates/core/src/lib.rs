@@ -4,7 +4,9 @@
 //! Reading order: [`event`], [`run`] (with `decide`), [`decision`], [`ports`], then [`ingest`] and [`worker`].
 
 pub mod agent;
+pub mod allowed;
 pub mod attempt;
+pub mod breaker;
 pub mod clock;
 pub mod decision;
 pub mod envelope;
@@ -16,8 +18,11 @@ mod guard;
 pub mod house;
 pub mod ids;
 pub mod ingest;
+pub mod keys;
 pub mod lane;
+pub mod limits;
 pub mod lists;
+pub mod loop_guard;
 pub mod payload;
 pub mod ports;
 pub mod provider;

@@ -13,10 +13,12 @@ use tokio::sync::broadcast;
 
 use crate::attempt::{Attempt, Outcome};
 pub use crate::attempt::{Child, OutputSink, Stream};
+use crate::breaker;
 use crate::clock::Timestamp;
 use crate::decision::{Decision, NewDecision};
 use crate::event::{Admission, Event, Receipt};
 use crate::ids::{EventId, Name, RunId, StoreTag};
+use crate::keys::{Key, KeyHash, KeyId};
 pub use crate::lists::{
     DecisionQuery, EventQuery, Page, PageFrom, PageRequest, QueueStats, Retention, RunQuery, Swept,
 };
@@ -206,6 +208,31 @@ pub trait Store: Send + Sync + 'static {
 
     /// Finishes what is under way and closes; later calls get [`StoreError::Closed`].
     async fn close(&self);
+
+    /// How the agents' breakers stood when [`Store::set_breaker`] was last called.
+    async fn breakers(&self) -> Result<Vec<(Name, breaker::Standing)>, StoreError>;
+
+    /// Keeps how an agent's breaker stands.
+    async fn set_breaker(&self, agent: Name, standing: breaker::Standing) -> Result<(), StoreError>;
+
+    /// Keeps a new API key. [`StoreError::Conflict`] if its agent has one of this kind and name, also where two are made at
+    /// the same time.
+    async fn add_key(&self, key: Key) -> Result<(), StoreError>;
+
+    /// All API keys, oldest first.
+    async fn keys(&self) -> Result<Vec<Key>, StoreError>;
+
+    /// One API key, as it is now: one that was removed is none from then on.
+    async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError>;
+
+    /// Gives a key another secret; the present one stays good until `until`, and one before that no longer.
+    async fn rotate_key(&self, id: KeyId, hash: KeyHash, until: Timestamp) -> Result<Key, StoreError>;
+
+    /// Removes a key.
+    async fn remove_key(&self, id: KeyId) -> Result<(), StoreError>;
+
+    /// Notes that a key was used; one that is gone is let be.
+    async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError>;
 }
 
 /// A holder asks for work.

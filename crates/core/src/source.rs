@@ -1,15 +1,13 @@
 //! A source: a named way in, and how its events are verified, labelled, deduplicated and limited.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use governor::clock::Clock as _;
-use ipnet::IpNet;
-
+use crate::allowed::Allowed;
 use crate::event::OnDuplicateFailed;
 use crate::filter::Filter;
 use crate::ids::Name;
+use crate::limits::Limits;
 use crate::payload::{Paths, PayloadRule};
 use crate::provider::{KeptHeaders, KeyCache, Preset, Verifier};
 use crate::trigger::Trigger;
@@ -31,6 +29,10 @@ pub struct Source {
     pub replay_window: Duration,
     /// What a redelivery does when the run failed for good.
     pub on_duplicate_failed: OnDuplicateFailed,
+    /// Actors whose events start nothing: the agents' own, as the sender names them.
+    pub ignore_actors: Vec<String>,
+    /// How many runs an event may come from, one after the other.
+    pub max_hops: u32,
     /// Whether the file says that it takes requests.
     pub enabled: bool,
     /// What the API shows of its settings: no secrets.
@@ -52,6 +54,14 @@ impl Source {
         match &self.way {
             Way::Webhook(webhook) => Some(webhook),
             Way::Direct => None,
+        }
+    }
+
+    /// Goes on where the limits of the source before it stand, and with what it knew of its senders.
+    pub fn adopt(&self, old: &Self) {
+        if let (Some(new), Some(old)) = (self.webhook(), old.webhook()) {
+            new.limits.adopt(&old.limits);
+            new.allowed.adopt(&old.allowed);
         }
     }
 
@@ -83,10 +93,10 @@ pub struct Webhook {
     pub secret_in_body: bool,
     /// Which headers are kept with an event.
     pub kept_headers: KeptHeaders,
-    /// Sender addresses let in; empty: all.
-    pub allowed: Vec<IpNet>,
+    /// Sender addresses let in.
+    pub allowed: Allowed,
     /// How many requests it takes.
-    pub rate: Option<RateLimit>,
+    pub limits: Limits,
     /// The longest body it reads, in bytes.
     pub max_body: usize,
     /// What the sender is answered.
@@ -116,52 +126,4 @@ pub enum DedupRule {
     Off,
     /// By what this expression gives as text.
     Expression(Box<Filter>),
-}
-
-/// So many requests in a span, spread evenly with a burst of the whole amount (GCRA).
-pub struct RateLimit {
-    limiter: governor::DefaultDirectRateLimiter,
-    text: String,
-}
-
-impl RateLimit {
-    /// `count` requests in each `per`. None if either is zero.
-    pub fn new(count: u32, per: Duration, text: String) -> Option<Self> {
-        let burst = NonZeroU32::new(count)?;
-        let quota = governor::Quota::with_period(per / count)?.allow_burst(burst);
-        Some(Self { limiter: governor::RateLimiter::direct(quota), text })
-    }
-
-    /// Takes one place; else how long until there is one.
-    pub fn take(&self) -> Result<(), Duration> {
-        let clock = governor::clock::DefaultClock::default();
-        self.limiter.check().map_err(|until| until.wait_time_from(clock.now()))
-    }
-
-    /// As the configuration wrote it: `100/min`.
-    pub fn as_str(&self) -> &str {
-        &self.text
-    }
-}
-
-impl std::fmt::Debug for RateLimit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_limit_lets_its_whole_amount_in_at_once_and_then_tells_how_long_to_wait() {
-        let limit = RateLimit::new(3, Duration::from_secs(3600), "3/h".into()).unwrap();
-        for _ in 0..3 {
-            assert!(limit.take().is_ok());
-        }
-        let wait = limit.take().unwrap_err();
-        assert!(wait > Duration::from_secs(1000) && wait <= Duration::from_secs(1200), "{wait:?}");
-        assert!(RateLimit::new(0, Duration::from_secs(1), String::new()).is_none());
-    }
 }

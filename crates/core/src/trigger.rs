@@ -2,7 +2,8 @@
 
 use crate::filter::Filter;
 use crate::ids::Name;
-use crate::lane::Passing;
+use crate::lane::{LaneId, Passing};
+use crate::limits::Meters;
 use crate::template::Template;
 
 /// A trigger as resolved from the configuration.
@@ -30,10 +31,19 @@ pub struct Trigger {
     pub when_full: WhenFull,
     /// Runs that may be queued; beyond it the sender gets 503.
     pub max_queued: Option<u32>,
+    /// How many runs of one lane may start in a time; events beyond it are ignored, with that reason. None: any number.
+    pub storm_cap: Option<Meters>,
     /// Whether the file says that it takes events. A flag in the store wins.
     pub enabled: bool,
     /// What the API shows: the filter's, key's and prompt's own text.
     pub shown: serde_json::Value,
+}
+
+impl Trigger {
+    /// What the storm cap tells its runs apart by: the lane, or for those without a key the trigger as a whole.
+    pub fn storm_key(lane: Option<LaneId>) -> u128 {
+        lane.map_or(u128::MAX, |lane| u128::from(lane.0.cast_unsigned()))
+    }
 }
 
 /// See [`Trigger::when_full`].

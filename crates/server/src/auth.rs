@@ -1,23 +1,75 @@
-//! Who may use the API: whoever holds the admin token, sent as a bearer token. There are no cookies, so a browser that
-//! was led here by another site has nothing to give away.
+//! Who may use the API: whoever holds the admin token may do everything, whoever holds an API key what [`access`] says, both
+//! sent as a bearer token. There are no cookies, so a browser that was led here by another site has nothing to give away.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use doorbell_core::Timestamp;
+use doorbell_core::keys::{Key, KeyId};
 use http::{HeaderMap, header};
 
+use crate::access;
 use crate::front::Front;
 use crate::problem::Problem;
 
-/// Lets a request with the admin token by.
-pub(crate) async fn require(State(front): State<Arc<Front>>, request: Request, next: Next) -> Response {
-    if is_admin(&front, request.headers()) {
-        return next.run(request).await;
+/// Who calls.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    /// The holder of the admin token.
+    Admin,
+    /// The holder of an API key, which has been found good.
+    Key(Arc<Key>),
+}
+
+impl Caller {
+    /// For the history of what they do.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Admin => "admin".into(),
+            Self::Key(key) => key.id.to_string(),
+        }
     }
-    metrics::counter!("doorbell_api_unauthorized_total").increment(1);
-    Problem::unauthorized().into_response()
+}
+
+/// Lets a request by with the admin token, or with a key that may make this call.
+pub(crate) async fn require(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
+    let caller = match who(&front, request.headers()).await {
+        Ok(Some(caller)) => caller,
+        Ok(None) => {
+            metrics::counter!("doorbell_api_unauthorized_total").increment(1);
+            return Problem::unauthorized().into_response();
+        }
+        Err(problem) => return problem.into_response(),
+    };
+    if let Caller::Key(key) = &caller {
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        if let Err(problem) = access::check(&front, key, route.as_ref().map(MatchedPath::as_str), &mut request).await {
+            metrics::counter!("doorbell_api_forbidden_total").increment(1);
+            return problem.into_response();
+        }
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Whose token came with the request. A key is looked up each time: one that was removed opens nothing from then on.
+async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+    if is_admin(front, headers) {
+        return Ok(Some(Caller::Admin));
+    }
+    let Some((token, id)) = bearer(headers).and_then(|token| Some((token, KeyId::of_token(token)?))) else {
+        return Ok(None);
+    };
+    let now = front.house.clock.now();
+    let found = front.house.store.key(id).await?.filter(|key| key.admits(token, now));
+    Ok(found.map(|key| {
+        front.uses.note(front, &key, now);
+        Caller::Key(Arc::new(key))
+    }))
 }
 
 /// Whether the admin token came with the request. Compared in constant time.
@@ -32,4 +84,30 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// How often the use of a key is written down: nobody needs it to the second, and a write for each call would be one too many.
+const COARSE: Duration = Duration::from_secs(60);
+
+/// When the use of each key was last written down. Holds at most the keys that there are.
+#[derive(Debug, Default)]
+pub(crate) struct Uses(Mutex<HashMap<KeyId, Timestamp>>);
+
+impl Uses {
+    /// Has it written behind, if it was not lately.
+    fn note(&self, front: &Front, key: &Key, now: Timestamp) {
+        let recent = |at: Timestamp| now.since(at) < COARSE && at <= now;
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if key.last_used_at.is_some_and(recent) || written.get(&key.id).copied().is_some_and(recent) {
+            return;
+        }
+        written.retain(|_, at| recent(*at));
+        written.insert(key.id.clone(), now);
+        let (store, id) = (Arc::clone(&front.house.store), key.id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.key_used(id, now).await {
+                tracing::debug!(%error, "The use of an API key could not be noted");
+            }
+        });
+    }
 }

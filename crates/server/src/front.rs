@@ -13,6 +13,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
+use crate::auth::Uses;
 use crate::body::{Body, Budget};
 use crate::conn::{Line, Serves};
 use crate::health::Probe;
@@ -28,6 +29,8 @@ pub(crate) struct Front {
     pub(crate) status: Arc<Status>,
     pub(crate) budget: Budget,
     pub(crate) probe: Probe,
+    /// When the use of each API key was last written down.
+    pub(crate) uses: Uses,
     /// Readers that follow a log now.
     pub(crate) followers: AtomicUsize,
     /// Made once: a look-up by name for each request would cost more than the record.
@@ -40,6 +43,7 @@ impl Front {
         let front = Arc::new(Self {
             budget: Budget::new(options.limits.bodies_at_once),
             probe: Probe::default(),
+            uses: Uses::default(),
             followers: AtomicUsize::new(0),
             ack_seconds: metrics::histogram!("doorbell_ack_seconds"),
             router: std::sync::OnceLock::new(),

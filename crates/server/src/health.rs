@@ -112,6 +112,11 @@ pub(crate) async fn ready(State(front): State<Arc<Front>>) -> Response {
     if let Err(why) = front.probe.health(&front).await {
         reasons.push(format!("store: {why}"));
     }
+    if front.options.ready_includes_breakers {
+        let catalog = front.house.catalog();
+        let broken = catalog.agents.values().filter(|agent| front.house.is_broken(agent));
+        reasons.extend(broken.map(|agent| format!("breaker: agent `{}` keeps failing", agent.name)));
+    }
     let (code, status) = match reasons.is_empty() {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),

@@ -6,13 +6,14 @@
 //! server   what is offered: Server, Options      listen ─ conn ─ tls    sockets, limits, time-outs
 //! front    one request: a source's path goes to webhook (the hot path), everything else to the axum router
 //! webhook  ingress           body  read whole, capped       peer  who really asks      reply ─ wait  the answers
-//! api/     JSON under /api/v1    auth  the bearer token     problem  RFC 9457 errors
+//! api/     JSON under /api/v1    auth ─ access  tokens and keys     problem  RFC 9457 errors
 //! status ─ health ─ metrics      openapi ─ docs/
 //! ```
 //!
 //! Module order (each uses only what stands before it): options, status, problem, peer, body, tls, conn; reply, wait,
-//! webhook; auth, health, metrics, api, openapi; front, listen, server.
+//! webhook; access, auth, health, metrics, api, openapi; front, listen, server.
 
+mod access;
 mod api;
 mod auth;
 mod body;

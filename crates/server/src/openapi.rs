@@ -23,6 +23,7 @@ use crate::api;
         (name = "agents", description = "Who can be run"),
         (name = "sources", description = "The ways in"),
         (name = "triggers", description = "Which events start which agent"),
+        (name = "keys", description = "What lets somebody who is not the admin use a part of the API"),
         (name = "stats", description = "What is queued and running"),
         (name = "health", description = "Open to everybody"),
     )
@@ -53,7 +54,8 @@ fn finish(mut doc: OpenApi) -> OpenApi {
         SecurityScheme::Http(scheme.build())
     };
     let components = doc.components.get_or_insert_with(Default::default);
-    components.add_security_scheme("admin", bearer("The admin token"));
+    components
+        .add_security_scheme("admin", bearer("The admin token, or an API key whose scopes and agent allow the call"));
     components.add_security_scheme("run", bearer("The token that an attempt's agent was given: `DOORBELL_RUN_TOKEN`"));
     for (path, item) in &mut doc.paths.paths {
         if !path.starts_with("/api/v1/") {

@@ -14,6 +14,8 @@ pub struct Options {
     pub admin_token: Secret,
     /// Peers that may say in `X-Forwarded-For` whom they speak for.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether `/ready` says 503 while an agent's breaker is open.
+    pub ready_includes_breakers: bool,
     /// How much.
     pub limits: Limits,
     /// How long.
@@ -30,6 +32,7 @@ impl Options {
         Self {
             admin_token,
             trusted_proxies: Vec::new(),
+            ready_includes_breakers: false,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,6 +9,7 @@ pub mod conformance;
 pub mod memory;
 pub mod sqlite;
 
+mod edge;
 mod filter;
 mod moves;
 mod record;

@@ -105,6 +105,7 @@ fn tell_run(command: &mut Command, attempt: &Attempt) {
         .env("DOORBELL_EVENT_ID", attempt.envelope.event.id.to_string())
         .env("DOORBELL_ATTEMPT", run.attempt.to_string())
         .env("DOORBELL_AGENT", run.agent.as_str())
+        .env("DOORBELL_HOPS", run.hops.to_string())
         .env("DOORBELL_KEY", run.key.as_deref().unwrap_or_default())
         .env("DOORBELL_RUN_TOKEN", attempt.run_token.expose());
     if let Some(api) = &attempt.api_url {

@@ -35,7 +35,7 @@ async fn the_environment_is_the_allow_list_and_the_run_and_nothing_else() {
     lines.sort_unstable();
     let wanted = format!(
         "DOORBELL_AGENT=reviewer\nDOORBELL_API=http://127.0.0.1:8080\nDOORBELL_ATTEMPT=2\nDOORBELL_EVENT_ID={event}\n\
-         DOORBELL_KEY=o/r#7\nDOORBELL_RUN_ID={run}\nDOORBELL_RUN_TOKEN=run-token\nGIVEN=yes\nMORE=m"
+         DOORBELL_HOPS=3\nDOORBELL_KEY=o/r#7\nDOORBELL_RUN_ID={run}\nDOORBELL_RUN_TOKEN=run-token\nGIVEN=yes\nMORE=m"
     );
     assert_eq!(lines, wanted.lines().collect::<Vec<_>>());
 }

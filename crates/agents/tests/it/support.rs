@@ -85,6 +85,7 @@ impl Try {
             trigger: name("prs"),
             key: Some("o/r#7".into()),
             deadline: NOW,
+            hops: 3,
         };
         let (sink, stop) = (Arc::new(Sink::default()), Stop::default());
         let attempt = Attempt {

@@ -41,7 +41,7 @@ pub enum Taken {
     Ignored {
         /// The event.
         event: EventId,
-        /// `filter`, `no_trigger` or `filter_error`.
+        /// `filter`, `no_trigger`, `filter_error`, `own_actor` or `storm`.
         reason: &'static str,
     },
 }
@@ -76,6 +76,8 @@ pub enum No {
     NotFound,
     /// Not a method that this way in takes: 405.
     Method,
+    /// Handed on from agent to agent too often: 508 (RFC 5842, section 7.2).
+    Loop,
     /// Too many requests: 429.
     Limited(Duration),
     /// A full trigger that rejects: 429.
@@ -96,6 +98,7 @@ impl No {
             Self::TooLarge => 413,
             Self::MediaType => 415,
             Self::Limited(_) | Self::Full(_) => 429,
+            Self::Loop => 508,
             Self::Unavailable(_) => 503,
         }
     }
@@ -112,7 +115,7 @@ impl No {
     pub fn kind(self) -> Kind {
         match self {
             Self::Unreadable | Self::TooLarge | Self::MediaType => Kind::Unreadable,
-            Self::NotVerified | Self::AddressNotAllowed | Self::NotFound | Self::Method => Kind::Rejected,
+            Self::NotVerified | Self::AddressNotAllowed | Self::NotFound | Self::Method | Self::Loop => Kind::Rejected,
             Self::Limited(_) | Self::Full(_) => Kind::Limited,
             Self::Unavailable(_) => Kind::Unavailable,
         }
@@ -130,6 +133,7 @@ impl No {
             Self::AddressNotAllowed => "this address may not send here",
             Self::NotFound => "there is nothing here",
             Self::Method => "send a POST",
+            Self::Loop => "handed on from agent to agent too often; do not send it again",
             Self::Limited(_) => "too many requests; send it again later",
             Self::Full(_) => "too many runs at once; send it again later",
             Self::Unavailable(_) => "not possible right now; send it again later",
@@ -146,6 +150,7 @@ impl No {
             Self::AddressNotAllowed => "address_not_allowed",
             Self::NotFound => "not_found",
             Self::Method => "method_not_allowed",
+            Self::Loop => "too_many_hops",
             Self::Limited(_) => "rate_limited",
             Self::Full(_) => "too_many_runs",
             Self::Unavailable(_) => "unavailable",

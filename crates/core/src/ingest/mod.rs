@@ -5,6 +5,7 @@
 //! and read the body within its cap; nothing here opens a socket.
 
 mod answer;
+mod checks;
 mod dedup;
 mod route;
 mod sender;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 pub use answer::{Answer, No, Refused, Taken};
+use checks::{check_address, check_hops, check_open, check_rate, limit_failure};
 use dedup::Vouched;
 pub(crate) use route::{run as run_of, title as title_of};
 
@@ -25,10 +27,13 @@ use crate::decision::{Check, Kind, NewDecision};
 use crate::event::{Admission, Facts, NewEvent, Receipt};
 use crate::house::House;
 use crate::ids::Name;
+use crate::lane::LaneId;
+use crate::limits::{Meter, Quota};
 use crate::payload::Body;
 use crate::ports::StoreError;
 use crate::provider::{self, Labels, Proof, Verified};
-use crate::source::{RateLimit, Source, Webhook};
+use crate::source::{Source, Webhook};
+use crate::trigger::Trigger;
 
 /// A request at the door, its body read whole.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +98,7 @@ pub async fn refuse_early(
     no: No,
     reason: impl Into<Cow<'static, str>>,
 ) -> Refused {
-    let early = Early { no, code: no.code().into(), reason: reason.into(), verified: false };
-    refuse(house, source, remote, early, Vec::new()).await
+    refuse(house, source, remote, *Early::new(no, no.code(), reason), Vec::new()).await
 }
 
 /// A no on its way to the record.
@@ -102,16 +106,37 @@ struct Early {
     no: No,
     code: Cow<'static, str>,
     reason: Cow<'static, str>,
-    verified: bool,
+    keep: Keep,
+}
+
+/// How a no is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// On disk before the answer.
+    First,
+    /// Written behind, in the source's ring: a flood of them must not become a flood of commits.
+    Behind,
+    /// Not at all: it is one of a series whose first is kept.
+    Counted,
 }
 
 impl Early {
     fn new(no: No, code: impl Into<Cow<'static, str>>, reason: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { no, code: code.into(), reason: reason.into(), verified: false })
+        Box::new(Self { no, code: code.into(), reason: reason.into(), keep: Keep::Behind })
     }
 
+    /// Of a request that was verified: the number of those is bounded by people who hold a secret, and by the limits.
     fn verified(no: No, code: impl Into<Cow<'static, str>>, reason: impl Into<Cow<'static, str>>) -> Box<Self> {
-        Box::new(Self { no, code: code.into(), reason: reason.into(), verified: true })
+        let keep = match no.kind() {
+            Kind::Unavailable | Kind::Limited => Keep::Behind,
+            _ => Keep::First,
+        };
+        Box::new(Self { no, code: code.into(), reason: reason.into(), keep })
+    }
+
+    fn only_counted(mut self: Box<Self>) -> Box<Self> {
+        self.keep = Keep::Counted;
+        self
     }
 }
 
@@ -133,23 +158,28 @@ async fn refuse(
         remote,
     };
     count(&decision, source);
-    tell(&decision);
-    if early.verified && early.no.kind() != Kind::Unavailable {
-        if let Err(error) = house.store.record(decision).await {
-            tracing::warn!(%error, "a decision could not be recorded");
+    match early.keep {
+        Keep::Counted => {}
+        Keep::Behind => {
+            tell(&decision, house);
+            house.store.note(decision);
         }
-    } else {
-        house.store.note(decision);
+        Keep::First => {
+            tell(&decision, house);
+            if let Err(error) = house.store.record(decision).await {
+                tracing::warn!(%error, "a decision could not be recorded");
+            }
+        }
     }
     Refused { no: early.no, code: early.code, reason: early.reason, checks }
 }
 
 /// One line a refusal, so that whoever sets a sender up sees it come in; a flood of them is told a few times a second.
-fn tell(decision: &NewDecision) {
-    static LINES: LazyLock<Option<RateLimit>> =
-        LazyLock::new(|| RateLimit::new(5, Duration::from_secs(1), String::new()));
+fn tell(decision: &NewDecision, house: &House) {
+    static LINES: LazyLock<Option<Meter>> =
+        LazyLock::new(|| Quota::new(5, Duration::from_secs(1), "5/s").map(Meter::new));
     let Some(source) = &decision.source else { return };
-    if LINES.as_ref().is_some_and(|lines| lines.take().is_ok()) {
+    if LINES.as_ref().is_some_and(|lines| lines.take(house.clock.uptime()).is_ok()) {
         tracing::info!(%source, kind = %decision.kind, reason = %decision.reason, "refused a request; `doorbell decisions` has all of them");
     }
 }
@@ -181,7 +211,7 @@ async fn decide(
                 house.store.note(decision);
                 return Ok(Answer::Handshake(answer));
             }
-            None => return Err(no),
+            None => return Err(limit_failure(webhook, ring.remote, house, checks, no)),
         },
     };
     if let Some(asked) = webhook.verifier.confirmation(&ring.request, &verified) {
@@ -194,18 +224,22 @@ async fn decide(
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
     }
-    check_rate(webhook, checks)?;
+    let hops = check_hops(source, ring.request.headers, checks)?;
+    check_rate(webhook, ring.remote, house, checks)?;
     route::check_full(house, source).await?;
     let idempotency_key = ring.request.headers.get("idempotency-key").and_then(|v| v.to_str().ok());
     let mut events = Vec::with_capacity(1);
-    for (body, view) in split(source, webhook, body, view)? {
+    for (at, (body, view)) in split(source, webhook, body, view)?.into_iter().enumerate() {
+        // One key for the whole request: with its place it is a key of the element.
+        let of_element =
+            idempotency_key.filter(|_| webhook.preset.payload.batch.is_some()).map(|k| format!("{k} {at}"));
         let labels = webhook.preset.labels(&ring.request, &view);
-        let facts = facts(webhook, ring, &verified, &labels, checks);
+        let facts = Facts { hops, ..facts(webhook, ring, &verified, &labels, checks) };
         let vouched = vouch(&verified, &labels);
         let as_sent = body.raw().clone();
         let body = without_secrets(webhook, body)?;
         let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
-        events.push(route::event(house, source, arrival, idempotency_key));
+        events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
     commit(house, source, events).await.map(Answer::Taken)
 }
@@ -215,6 +249,9 @@ async fn decide(
 /// # Errors
 /// What the store says; nothing was stored then.
 pub async fn admit_direct(house: &House, source: &Arc<Source>, event: DirectEvent) -> Result<Taken, DirectError> {
+    if let Err(early) = checks::check_hop_count(source, event.hops, &mut Vec::new()) {
+        return Err(DirectError::Refused(refuse(house, Some(&source.name), None, *early, Vec::new()).await));
+    }
     let body = Body::read(event.data, event.content_type.as_deref(), &crate::payload::PayloadRule::default())?;
     let view = body.project(&source.paths)?;
     let checks = vec![Check::passed("direct").seeing("an authorised caller put it in")];
@@ -224,6 +261,7 @@ pub async fn admit_direct(house: &House, source: &Arc<Source>, event: DirectEven
         time: event.time,
         verified_by: Some("direct".into()),
         checks,
+        hops: event.hops,
         ..Facts::default()
     };
     let labels = Labels {
@@ -274,6 +312,8 @@ pub struct DirectEvent {
     pub content_type: Option<String>,
     /// Deduplicated on, if there is no id.
     pub idempotency_key: Option<String>,
+    /// How many runs it comes from ([`crate::loop_guard::hops`]).
+    pub hops: u32,
 }
 
 /// Why an event was not put in.
@@ -285,31 +325,6 @@ pub enum DirectError {
     /// Queue full, or the store cannot write.
     #[error("{}", .0.reason)]
     Refused(Refused),
-}
-
-fn check_open(house: &House, source: &Source) -> Result<(), Box<Early>> {
-    let all_off = !source.triggers.is_empty() && source.triggers.iter().all(|t| !house.is_enabled(t));
-    if !source.enabled || all_off {
-        let reason = format!("source `{}` is switched off, or all its triggers are", source.name);
-        return Err(Early::new(No::NotFound, "disabled", reason));
-    }
-    Ok(())
-}
-
-fn check_address(webhook: &Webhook, remote: Option<IpAddr>, checks: &mut Vec<Check>) -> Result<(), Box<Early>> {
-    if webhook.allowed.is_empty() {
-        return Ok(());
-    }
-    let seen = remote.map_or_else(|| "unknown".to_owned(), |ip| ip.to_string());
-    let plain = remote.map(|ip| ip.to_canonical());
-    if plain.is_some_and(|ip| webhook.allowed.iter().any(|net| net.contains(&ip))) {
-        checks.push(Check::passed("address").seeing(seen));
-        return Ok(());
-    }
-    let wanted: Vec<String> = webhook.allowed.iter().map(ToString::to_string).collect();
-    checks.push(Check::failed("address", wanted.join(", "), seen.clone()));
-    let reason = format!("the sender's address {seen} is not in allowed_sources");
-    Err(Early::new(No::AddressNotAllowed, "address_not_allowed", reason))
 }
 
 fn read(
@@ -353,21 +368,6 @@ fn handshake_decision(house: &House, source: &Source, remote: Option<IpAddr>, ch
     }
 }
 
-fn check_rate(webhook: &Webhook, checks: &mut Vec<Check>) -> Result<(), Box<Early>> {
-    let Some(rate) = &webhook.rate else { return Ok(()) };
-    match rate.take() {
-        Ok(()) => {
-            checks.push(Check::passed("rate_limit"));
-            Ok(())
-        }
-        Err(wait) => {
-            checks.push(Check::failed("rate_limit", rate.as_str().to_owned(), "more"));
-            let reason = format!("more requests than the source's rate_limit of {}", rate.as_str());
-            Err(Early::verified(No::Limited(wait), "rate_limited", reason))
-        }
-    }
-}
-
 fn split(source: &Source, webhook: &Webhook, body: Body, view: Value) -> Result<Vec<(Body, Value)>, Box<Early>> {
     let Some(path) = &webhook.preset.payload.batch else { return Ok(vec![(body, view)]) };
     let unreadable = |e: crate::payload::Unreadable| Early::verified(No::Unreadable, "unreadable", e.to_string());
@@ -403,8 +403,7 @@ fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels
         headers: webhook.kept_headers.of(ring.request.headers),
         query: webhook.preset.kept_query(ring.request.query),
         checks: checks.to_vec(),
-        code: None,
-        reason: None,
+        ..Facts::default()
     }
 }
 
@@ -417,21 +416,39 @@ fn vouch(verified: &Verified, labels: &Labels) -> Vouched {
     }
 }
 
+/// What is remembered of an event while the store has it.
+struct Offered {
+    kind: Kind,
+    /// Trigger and lane of each run.
+    runs: Vec<(Name, Option<LaneId>)>,
+    reason: Option<&'static str>,
+}
+
 async fn commit(house: &House, source: &Source, events: Vec<NewEvent>) -> Result<Vec<Taken>, Box<Early>> {
-    let words: Vec<(Kind, Vec<Name>, Option<&'static str>)> = events
+    let offered: Vec<Offered> = events
         .iter()
-        .map(|e| (e.verdict, e.runs.iter().map(|r| r.trigger.clone()).collect(), ignored_word(e)))
+        .map(|e| Offered {
+            kind: e.verdict,
+            runs: e.runs.iter().map(|r| (r.trigger.clone(), r.lane)).collect(),
+            reason: ignored_word(e),
+        })
         .collect();
     let receipts = match house.store.accept(Admission { at: house.clock.now(), events }).await {
         Ok(receipts) => receipts,
-        Err(error) => return Err(unavailable(&error)),
+        Err(error) => {
+            offered.iter().for_each(|o| not_started(house, source, &o.runs));
+            return Err(unavailable(&error));
+        }
     };
     let mut taken = Vec::with_capacity(receipts.len());
-    for (receipt, (kind, triggers, reason)) in receipts.into_iter().zip(words) {
+    for (receipt, Offered { kind, runs: triggers, reason }) in receipts.into_iter().zip(offered) {
         let (kind, entry) = match receipt {
-            Receipt::Duplicate { event, runs, .. } => (Kind::Duplicate, Taken::Duplicate { event, runs }),
+            Receipt::Duplicate { event, runs, .. } => {
+                not_started(house, source, &triggers);
+                (Kind::Duplicate, Taken::Duplicate { event, runs })
+            }
             Receipt::Stored { event, runs } if kind == Kind::Accepted => {
-                (kind, Taken::Accepted { event, runs: triggers.into_iter().zip(runs).collect() })
+                (kind, Taken::Accepted { event, runs: triggers.into_iter().map(|(name, _)| name).zip(runs).collect() })
             }
             Receipt::Stored { event, .. } => (kind, Taken::Ignored { event, reason: reason.unwrap_or("filter") }),
         };
@@ -441,6 +458,15 @@ async fn commit(house: &House, source: &Source, events: Vec<NewEvent>) -> Result
         taken.push(entry);
     }
     Ok(taken)
+}
+
+/// Gives the storm caps back what was taken for runs that did not start after all.
+fn not_started(house: &House, source: &Source, runs: &[(Name, Option<LaneId>)]) {
+    for (name, lane) in runs {
+        if let Some(cap) = source.triggers.iter().find(|t| t.name == *name).and_then(|t| t.storm_cap.as_ref()) {
+            cap.give_back(Trigger::storm_key(*lane), house.clock.uptime());
+        }
+    }
 }
 
 /// For whoever looks for it with `DOORBELL_LOG`: a line for each event by default would cost more than much of the rest of
@@ -453,8 +479,12 @@ fn tell_taken(source: &Source, kind: Kind, taken: &Taken) {
 fn ignored_word(event: &NewEvent) -> Option<&'static str> {
     match event.verdict {
         Kind::FilterError => Some("filter_error"),
-        Kind::Ignored if event.facts.code.as_deref() == Some("no_trigger") => Some("no_trigger"),
-        Kind::Ignored => Some("filter"),
+        Kind::Ignored => match event.facts.code.as_deref() {
+            Some("no_trigger") => Some("no_trigger"),
+            Some("own_actor") => Some("own_actor"),
+            Some("storm") => Some("storm"),
+            _ => Some("filter"),
+        },
         _ => None,
     }
 }

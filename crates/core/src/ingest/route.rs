@@ -9,12 +9,14 @@ use serde_json::Value;
 
 use super::dedup::{Identity, Rule, Vouched, fingerprints};
 use super::{Early, No};
+use crate::breaker;
 use crate::clock::Timestamp;
 use crate::decision::{Check, Kind};
 use crate::event::{Facts, NewEvent};
 use crate::filter::Verdict;
 use crate::house::House;
 use crate::lane::{LaneId, LaneOf};
+use crate::loop_guard;
 use crate::payload::Body;
 use crate::provider::Labels;
 use crate::run::NewRun;
@@ -40,8 +42,18 @@ pub(super) struct Arrival {
     pub remote: Option<IpAddr>,
 }
 
-/// Refuses with 429 while a trigger that rejects has all its places taken.
+/// Refuses while a trigger that rejects has all its places taken (429), or its agent's breaker is open (503).
 pub(super) async fn check_full(house: &House, source: &Source) -> Result<(), Box<Early>> {
+    for trigger in source.triggers.iter().filter(|t| t.when_full == WhenFull::Reject) {
+        let catalog = house.catalog();
+        let breaker = catalog.agents.get(&trigger.agent).and_then(|agent| house.breaker(agent));
+        // Half open, an event may come in: it is what the breaker waits for.
+        if let Some((breaker::State::Open(until), failures)) = breaker {
+            let wait = until.since(house.clock.now());
+            let reason = format!("agent `{}` failed {failures} times in a row: its breaker is open", trigger.agent);
+            return Err(Early::verified(No::Unavailable(wait), "breaker_open", reason));
+        }
+    }
     let rejecting = |t: &&Arc<Trigger>| t.when_full == WhenFull::Reject && t.max_concurrent.is_some();
     if !source.triggers.iter().any(|t| rejecting(&t)) {
         return Ok(());
@@ -140,7 +152,13 @@ struct Wanted {
 fn triggers(house: &House, source: &Source, scope: &Scope<'_>, now: Timestamp, title: &str) -> Wanted {
     let mut runs = Vec::with_capacity(1);
     let mut checks = Vec::new();
-    let (mut failed, mut asked) = (None, 0usize);
+    let (mut failed, mut asked, mut storms) = (None, 0usize, Vec::new());
+    if loop_guard::is_own(scope.event.actor, &source.ignore_actors) {
+        let actor: String = scope.event.actor.unwrap_or_default().chars().take(100).collect();
+        let reason = format!("`{actor}` is one of this source's ignore_actors: what our own agents do starts nothing");
+        checks.push(Check::failed("actor", "not one of ignore_actors", actor));
+        return Wanted { runs, checks, verdict: Kind::Ignored, code: Some("own_actor"), reason: Some(reason) };
+    }
     for trigger in source.triggers.iter().filter(|t| house.is_enabled(t)) {
         asked += 1;
         let verdict = trigger.filter.as_ref().map_or(Verdict::Pass, |filter| filter.eval(scope));
@@ -149,7 +167,14 @@ fn triggers(house: &House, source: &Source, scope: &Scope<'_>, now: Timestamp, t
                 if trigger.filter.is_some() {
                     checks.push(Check::passed(format!("filter:{}", trigger.name)));
                 }
-                runs.push(run(trigger, scope, now, title));
+                let run = run(trigger, scope, now, title);
+                match in_storm(house, trigger, &run) {
+                    None => runs.push(run),
+                    Some((check, reason)) => {
+                        checks.push(check);
+                        storms.push(reason);
+                    }
+                }
             }
             Verdict::Reject => {
                 let check = Check::failed(format!("filter:{}", trigger.name), filter_text(trigger), "it said no");
@@ -165,6 +190,8 @@ fn triggers(house: &House, source: &Source, scope: &Scope<'_>, now: Timestamp, t
     }
     let (verdict, code, reason) = match (runs.is_empty(), failed, asked) {
         (false, ..) => (Kind::Accepted, None, None),
+        // Kept and replayable, like a filter's no: the sender is not to send it again.
+        (true, None, _) if !storms.is_empty() => (Kind::Ignored, Some("storm"), Some(storms.join("; "))),
         (true, Some(error), _) => (Kind::FilterError, Some("filter_error"), Some(error)),
         (true, None, 0) => {
             let reason = format!("no trigger listens to source `{}`", source.name);
@@ -175,6 +202,16 @@ fn triggers(house: &House, source: &Source, scope: &Scope<'_>, now: Timestamp, t
         }
     };
     Wanted { runs, checks, verdict, code, reason }
+}
+
+/// Whether this run would be one too many of its lane.
+fn in_storm(house: &House, trigger: &Trigger, run: &NewRun) -> Option<(Check, String)> {
+    let cap = trigger.storm_cap.as_ref()?;
+    cap.take(Trigger::storm_key(run.lane), house.clock.uptime()).err()?;
+    metrics::counter!("doorbell_storms_total", "trigger" => trigger.name.to_string()).increment(1);
+    let allowed = cap.quota().as_str();
+    let check = Check::failed(format!("storm_cap:{}", trigger.name), allowed.to_owned(), "more");
+    Some((check, format!("trigger `{}` started more runs of one lane than storm_cap ({allowed})", trigger.name)))
 }
 
 fn filter_text(trigger: &Trigger) -> String {

@@ -12,6 +12,7 @@ use super::output::StoreSink;
 use super::slots::Slot;
 use crate::agent::Agent;
 use crate::attempt::{Attempt, Failure, Outcome, Stop};
+use crate::breaker::Sign;
 use crate::envelope;
 use crate::house::{Catalog, House};
 use crate::ids::Name;
@@ -25,6 +26,9 @@ const OVERTIME: Duration = Duration::from_secs(60);
 /// Starts the attempt in a task of its own. A claim names only agents and triggers of the catalog it was made with.
 pub(super) fn start(inner: &Arc<Inner>, catalog: &Catalog, work: Work, claimed_at: Instant) {
     let slot = inner.slots.take(&work.run.agent, &work.run.trigger);
+    if let Some(agent) = catalog.agents.get(&work.run.agent) {
+        inner.house.attempt_started(agent, work.run.id);
+    }
     let stop = Stop::default();
     inner.leases.add(work.lease, stop.clone(), claimed_at);
     let waited = inner.house.clock.now().since(work.run.due_at);
@@ -38,7 +42,8 @@ pub(super) fn start(inner: &Arc<Inner>, catalog: &Catalog, work: Work, claimed_a
             // Cannot be: but if it is, the run goes back and is held.
             let why = "its agent or trigger is no longer configured".to_owned();
             let snooze = Outcome::Snoozed { after: Duration::ZERO, why, usage: crate::attempt::Usage::default() };
-            conclude(&inner.house, work.lease, standing(&work), snooze, &held_policy()).await;
+            let end = End { agent: None, lease: work.lease, standing: standing(&work), policy: &held_policy() };
+            conclude(&inner.house, end, snooze).await;
             inner.leases.remove(work.lease);
             return;
         };
@@ -69,9 +74,10 @@ async fn carry_out(inner: &Inner, agent: &Agent, trigger: &Trigger, work: Work, 
     };
     sink.flush().await;
     let policy = agent.policy(trigger.passing);
+    let end = End { agent: Some(agent), lease, standing, policy: &policy };
     match verdict {
         Verdict::Ended(outcome) => {
-            let ended = conclude(house, lease, standing, outcome, &policy).await;
+            let ended = conclude(house, end, outcome).await;
             inner.leases.remove(lease);
             tell(&work.run.agent, lease, ended, began.elapsed());
         }
@@ -84,7 +90,7 @@ async fn carry_out(inner: &Inner, agent: &Agent, trigger: &Trigger, work: Work, 
             Ok(Finished::Fenced) => inner.leases.remove(lease),
             Err(error) => {
                 let why = format!("the store could not note that the agent will call back: {error}");
-                conclude(house, lease, standing, Outcome::Lost { why }, &policy).await;
+                conclude(house, end, Outcome::Lost { why }).await;
                 inner.leases.remove(lease);
             }
         },
@@ -121,15 +127,32 @@ pub(crate) enum Ended {
     Unknown,
 }
 
+/// What is to be ended.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
+    /// Whose breaker hears of it; none: nobody's.
+    pub agent: Option<&'a Agent>,
+    pub lease: Lease,
+    pub standing: Standing,
+    pub policy: &'a Policy,
+}
+
+/// Ends the attempt in the store, and tells the agent's breaker.
+pub(crate) async fn conclude(house: &House, end: End<'_>, outcome: Outcome) -> Ended {
+    let sign = Sign::of(&outcome);
+    let ended = put(house, end, outcome).await;
+    if let Some(agent) = end.agent {
+        // A result that came too late tells nothing, but a probe that gave it is over.
+        let sign = if matches!(ended, Ended::As(_)) { sign } else { Sign::None };
+        house.attempt_ended(agent, end.lease.run, sign).await;
+    }
+    ended
+}
+
 /// Decides and puts the decision into the store, however long that takes: what an agent did must not be lost because the
 /// disk is full for a while.
-pub(crate) async fn conclude(
-    house: &House,
-    lease: Lease,
-    standing: Standing,
-    outcome: Outcome,
-    policy: &Policy,
-) -> Ended {
+async fn put(house: &House, end: End<'_>, outcome: Outcome) -> Ended {
+    let End { lease, standing, policy, .. } = end;
     let transition = decide(standing, outcome, policy, &house.clock);
     let mut pause = Duration::from_millis(50);
     loop {

@@ -1,6 +1,6 @@
 //! The call back of an asynchronous agent: its verdict, with the run token it was given.
 
-use super::attempt::{Ended, conclude, held_policy};
+use super::attempt::{End, Ended, conclude, held_policy};
 use crate::attempt::Outcome;
 use crate::house::House;
 use crate::ids::RunId;
@@ -42,7 +42,8 @@ pub async fn complete(house: &House, run: RunId, token: &str, outcome: Outcome) 
     }
     let policy = catalog.agents.get(&found.agent).map_or_else(held_policy, |agent| agent.policy(passing));
     let standing = Standing { attempt: found.attempt, created_at: found.created_at };
-    match conclude(house, lease, standing, outcome, &policy).await {
+    let agent = catalog.agents.get(&found.agent).map(AsRef::as_ref);
+    match conclude(house, End { agent, lease, standing, policy: &policy }, outcome).await {
         Ended::As(state) => {
             tracing::info!(run.id = %run, agent = %found.agent, %state, "an agent called back: its attempt ended");
             Ok(state)

@@ -22,6 +22,7 @@ pub use complete::{CompleteError, complete};
 pub use leases::LeaseTimes;
 
 use crate::attempt::StopReason;
+use crate::breaker;
 use crate::house::House;
 use crate::ids::Name;
 use crate::ports::{Claim, Notice, StoreError};
@@ -175,7 +176,10 @@ async fn claim_once(inner: &Arc<Inner>) -> Result<Looked, StoreError> {
         .agents
         .values()
         .filter(|agent| !inner.house.is_paused(agent))
-        .map(|agent| (agent.name.clone(), agent.concurrency.saturating_sub(inner.slots.of_agent(&agent.name))))
+        .map(|agent| {
+            let free = agent.concurrency.saturating_sub(inner.slots.of_agent(&agent.name));
+            (agent.name.clone(), inner.house.places(agent, free))
+        })
         .filter(|(_, free)| *free > 0)
         .collect();
     let triggers: Vec<(Name, u32)> = catalog
@@ -187,8 +191,14 @@ async fn claim_once(inner: &Arc<Inner>) -> Result<Looked, StoreError> {
         })
         .filter(|(_, free)| *free > 0)
         .collect();
+    // A breaker that is open now lets a run go then, though nothing else stirs.
+    let reopens = catalog.agents.values().filter_map(|agent| match inner.house.breaker(agent) {
+        Some((breaker::State::Open(until), _)) => Some(until),
+        _ => None,
+    });
+    let reopens = reopens.min();
     if limit == 0 || agents.is_empty() || triggers.is_empty() {
-        return Ok(Looked::Nothing { next_due: None });
+        return Ok(Looked::Nothing { next_due: reopens });
     }
     let now = inner.house.clock.now();
     let claimed_at = Instant::now();
@@ -196,7 +206,8 @@ async fn claim_once(inner: &Arc<Inner>) -> Result<Looked, StoreError> {
         Claim { now, lease_until: now + inner.options.leases.term, holder: inner.holder, limit, agents, triggers };
     let claimed = inner.house.store.claim(claim).await?;
     if claimed.work.is_empty() {
-        return Ok(Looked::Nothing { next_due: claimed.next_due });
+        let next_due = claimed.next_due.into_iter().chain(reopens).min();
+        return Ok(Looked::Nothing { next_due });
     }
     for work in claimed.work {
         attempt::start(inner, &catalog, work, claimed_at);

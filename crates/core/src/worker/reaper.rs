@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Inner;
-use super::attempt::{conclude, held_policy};
+use super::attempt::{End, conclude, held_policy};
 use super::slots::Slot;
 use crate::attempt::{Outcome, Usage};
 use crate::ids::RunId;
@@ -40,7 +40,9 @@ impl DeferredRuns {
                 let lease = Lease { run, token: found.lease };
                 let standing = Standing { attempt: found.attempt, created_at: found.created_at };
                 let outcome = Outcome::Cancelled { why: "cancelled by an operator".into() };
-                conclude(&inner.house, lease, standing, outcome, &held_policy()).await;
+                let (catalog, policy) = (inner.house.catalog(), held_policy());
+                let agent = catalog.agents.get(&found.agent).map(AsRef::as_ref);
+                conclude(&inner.house, End { agent, lease, standing, policy: &policy }, outcome).await;
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(run.id = %run, %error, "could not look at a run that is to be cancelled"),
@@ -137,7 +139,8 @@ async fn take_up(inner: &Inner, stale: StaleRun, why: &str) -> Result<(), StoreE
     };
     let policy = agent.map_or_else(held_policy, |agent| agent.policy(passing));
     let standing = Standing { attempt: stale.attempt, created_at: stale.created_at };
-    match conclude(&inner.house, stale.lease, standing, outcome, &policy).await {
+    let end = End { agent: agent.map(AsRef::as_ref), lease: stale.lease, standing, policy: &policy };
+    match conclude(&inner.house, end, outcome).await {
         super::attempt::Ended::Unknown => Err(StoreError::Unavailable("a stale run could not be moved".into())),
         _ => Ok(()),
     }

@@ -6,6 +6,7 @@
 //! see [`App::stop`].
 
 mod data_dir;
+mod hosts;
 mod limits;
 mod place;
 pub mod private;
@@ -92,7 +93,7 @@ pub struct App {
     serving: JoinHandle<()>,
     /// Ends accepting.
     closing: CancellationToken,
-    /// Ends the sweeper and the watch on the store's file.
+    /// Ends the sweeper, the look-ups of hosts and the watch on the store's file.
     quit: CancellationToken,
     sweeping: JoinHandle<()>,
     failure: Failure,
@@ -141,6 +142,8 @@ impl App {
         let store = open_store(&resolved, &clock, &failure).await?;
         let StoreAt::Sqlite(path) = resolved.store.clone();
         let catalog = resolved.into_catalog();
+        let mut hosts = hosts::Hosts::default();
+        hosts.resolve(&catalog).await;
         let opened = Self::open(store.clone(), catalog, &clock, &settings).await;
         let (house, listener, addr, worker) = match opened {
             Ok(opened) => opened,
@@ -162,7 +165,8 @@ impl App {
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
         let (listening, grace, served) = (closing.clone(), settings.shutdown_grace, tls.clone());
         let serving = tokio::spawn(async move { server.serve(listener, served, listening, grace).await });
-        let sweeping = tokio::spawn(sweep::run(house.clone(), quit.clone()));
+        let (swept, resolving) = (sweep::run(house.clone(), quit.clone()), hosts.run(house.clone(), quit.clone()));
+        let sweeping = tokio::spawn(async { tokio::join!(swept, resolving).0 });
         tokio::spawn(place::watch(place, status.clone(), failure.clone(), quit.clone()));
         status.set_running();
         tracing::info!(address = %addr, "Doorbell is open");
@@ -266,6 +270,7 @@ async fn open_store(resolved: &Resolved, clock: &Clock, failure: &Failure) -> Re
 fn server_options(settings: &ServerSettings, token: Secret, metrics: Option<PrometheusHandle>) -> Options {
     let mut options = Options::new(token);
     options.trusted_proxies.clone_from(&settings.trusted_proxies);
+    options.ready_includes_breakers = settings.ready_includes_breakers;
     options.limits.connections = settings.max_connections;
     options.timeouts.head = settings.header_timeout;
     options.timeouts.first_byte = settings.header_timeout;

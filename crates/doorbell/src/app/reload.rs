@@ -137,6 +137,7 @@ fn fixed(old: &ServerSettings, new: &ServerSettings) -> Vec<&'static str> {
         ("server.trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("server.admin_token", token(old) != token(new)),
         ("server.tls", old.tls != new.tls),
+        ("server.ready_includes_breakers", old.ready_includes_breakers != new.ready_includes_breakers),
         ("server.max_connections", old.max_connections != new.max_connections),
         ("server.header_timeout", old.header_timeout != new.header_timeout),
         ("server.body_timeout", old.body_timeout != new.body_timeout),

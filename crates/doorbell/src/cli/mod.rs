@@ -15,6 +15,7 @@ mod demo;
 mod events;
 mod fault;
 mod init;
+mod keys;
 mod list;
 mod openapi;
 mod providers;
@@ -98,6 +99,8 @@ enum Command {
     Sources(sources::SourcesArgs),
     /// Which events start which agent: list, show, enable, disable
     Triggers(triggers::TriggersArgs),
+    /// API keys for others than the admin: list, show, create, rotate, revoke
+    Keys(keys::KeysArgs),
     /// Copy the store to a file, also while the server runs
     Backup(backup::BackupArgs),
     /// Put a backup in the store's place, while no server runs
@@ -142,6 +145,7 @@ fn dispatch(command: Command, cx: &Context) -> Result<ExitCode> {
             Command::Agents(args) => Box::pin(agents::run(args, cx)).await?,
             Command::Sources(args) => Box::pin(sources::run(args, cx)).await?,
             Command::Triggers(args) => Box::pin(triggers::run(args, cx)).await?,
+            Command::Keys(args) => Box::pin(keys::run(args, cx)).await?,
             Command::Backup(args) => Box::pin(backup::backup(args, cx)).await?,
             Command::Restore(args) => Box::pin(backup::restore(args, cx)).await?,
             Command::Openapi(args) => openapi::run(&args, cx)?,

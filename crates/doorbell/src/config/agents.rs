@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use doorbell_core::Name;
 use doorbell_core::agent::Agent;
+use doorbell_core::breaker::Settings;
 use doorbell_core::retry::Retries;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,7 @@ use super::secrets::{Secrets, for_agents, json_place};
 use super::section::At;
 use super::server::{above_zero, timeout};
 use super::values::{SecretAt, lasting_text};
-use super::written::{AgentTable, AgentWritten, Named, RetriesTable, Written};
+use super::written::{AgentTable, AgentWritten, BreakerTable, Named, RetriesTable, Written};
 use super::{Cx, Purpose};
 
 /// Runners that are planned.
@@ -58,6 +59,7 @@ fn agent(named: &Named<AgentWritten>, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Opt
     let max_age = timeout(&common.max_age, &part("max_age"), cx).unwrap_or(MAX_AGE);
     let concurrency = above_zero(&common.concurrency, &part("concurrency"), cx).unwrap_or(1);
     let retries = retries(&common.retries, &key, cx);
+    let breaker = breaker(&common.breaker, &key, cx);
     let kind = kind(common, at, &key, cx)?;
     let given: Map<String, Value> = own.iter().map(|(k, at)| ((*k).to_owned(), at.value.clone())).collect();
     note_secret_files(named, &key, secrets);
@@ -84,6 +86,7 @@ fn agent(named: &Named<AgentWritten>, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Opt
         paused: common.paused.as_ref().is_some_and(|p| p.value),
         retries,
         max_age,
+        breaker,
         shown: shown(&kind, &given, time_limit, concurrency, retries),
         kind,
     })
@@ -140,6 +143,16 @@ fn retries(written: &Option<At<RetriesTable>>, key: &str, cx: &Cx<'_>) -> Retrie
         cx.report.error(*offset, &format!("{key}.retries"), problem, "Make max_backoff at least as long.");
     }
     retries
+}
+
+fn breaker(written: &Option<At<BreakerTable>>, key: &str, cx: &Cx<'_>) -> Option<Settings> {
+    let table = &written.as_ref()?.value;
+    let default = Settings::default();
+    let part = |part: &str| format!("{key}.breaker.{part}");
+    Some(Settings {
+        failures: above_zero(&table.failures, &part("failures"), cx).unwrap_or(default.failures),
+        reset: timeout(&table.reset, &part("reset"), cx).unwrap_or(default.reset),
+    })
 }
 
 /// Files of secrets in the runner's own keys: they are watched, and warned of when open to others.

@@ -2,17 +2,19 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell_core::Secret;
+use doorbell_core::limits::{Meter, Quota};
 use doorbell_core::ports::Retention;
+use doorbell_core::{Secret, loop_guard};
 use ipnet::IpNet;
 
 use super::Cx;
 use super::fault::Severity;
 use super::secrets::Secrets;
 use super::section::At;
-use super::values::{Lasting, SecretAt};
+use super::values::{Lasting, Rate, SecretAt};
 use super::written::{RetentionTable, ServerTable, StoreTable};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,6 +38,12 @@ pub struct ServerSettings {
     pub admin_token: Option<Secret>,
     /// Serves HTTPS.
     pub tls: Option<TlsFiles>,
+    /// Whether an open breaker makes `/ready` say 503.
+    pub ready_includes_breakers: bool,
+    /// For all sources together.
+    pub rate_limit: Option<Arc<Meter>>,
+    /// How many runs an event may come from.
+    pub max_hops: u32,
     /// Connections at once.
     pub max_connections: usize,
     /// For a request's head.
@@ -74,6 +82,9 @@ impl Default for ServerSettings {
             trusted_proxies: Vec::new(),
             admin_token: None,
             tls: None,
+            ready_includes_breakers: false,
+            rate_limit: None,
+            max_hops: loop_guard::MAX_HOPS,
             max_connections: 10_000,
             header_timeout: 10 * SECOND,
             body_timeout: 60 * SECOND,
@@ -85,10 +96,6 @@ impl Default for ServerSettings {
 
 pub(super) fn server(written: &ServerTable, cx: &Cx<'_>) -> ServerSettings {
     let default = ServerSettings::default();
-    if let Some(at) = written.ready_includes_breakers.as_ref().filter(|at| at.value) {
-        let problem = "breakers come in a later version, so `/ready` cannot mind them";
-        cx.report.error(at.offset, "server.ready_includes_breakers", problem, "Leave it out until then.");
-    }
     let data_dir = match cx.world.var("DOORBELL_DATA_DIR") {
         // From the environment: relative to where the program was started, as everywhere on a command line.
         Some(dir) => PathBuf::from(dir),
@@ -102,6 +109,9 @@ pub(super) fn server(written: &ServerTable, cx: &Cx<'_>) -> ServerSettings {
         trusted_proxies: written.trusted_proxies.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
         admin_token: admin_token(written, cx),
         tls: tls(written, cx),
+        ready_includes_breakers: written.ready_includes_breakers.as_ref().is_some_and(|at| at.value),
+        rate_limit: quota(&written.rate_limit).map(|q| Arc::new(Meter::new(q))),
+        max_hops: written.max_hops.as_ref().map_or(default.max_hops, |h| h.value),
         max_connections: above_zero(&written.max_connections, "server.max_connections", cx)
             .map_or(default.max_connections, |n| n as usize),
         header_timeout: timeout(&written.header_timeout, "server.header_timeout", cx).unwrap_or(default.header_timeout),
@@ -119,6 +129,11 @@ pub(super) fn timeout(at: &Option<At<Lasting>>, key: &str, cx: &Cx<'_>) -> Optio
         return None;
     }
     Some(at.value.0)
+}
+
+/// A rate as a meter wants it.
+pub(super) fn quota(at: &Option<At<Rate>>) -> Option<Quota> {
+    at.as_ref().and_then(|r| Quota::new(r.value.count, r.value.per, &r.value.text))
 }
 
 /// A number that must not be zero.

@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use doorbell_core::allowed::Allowed;
 use doorbell_core::event::OnDuplicateFailed;
+use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::Paths;
 use doorbell_core::ports::Retention;
 use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
-use doorbell_core::source::{DedupRule, RateLimit, Respond, Source, Way, Webhook};
+use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
 use serde_json::{Value, json};
@@ -19,9 +21,9 @@ use super::paths::Taken;
 use super::provider::preset;
 use super::secrets::Secrets;
 use super::section::At;
-use super::server::{ServerSettings, body_limit, timeout};
+use super::server::{ServerSettings, body_limit, quota, timeout};
 use super::triggers::{BySource, filter};
-use super::values::{OnDuplicateFailedWord, RespondWord, SourceKind, lasting_text};
+use super::values::{AllowedSource, OnDuplicateFailedWord, RespondWord, SourceKind, lasting_text};
 use super::written::{SourceTable, Written};
 use super::{Cx, Sender, agents};
 
@@ -133,7 +135,21 @@ fn source(name: Name, way: Way, triggers: Vec<Arc<Trigger>>, given: &Given<'_>, 
     let shown = shown(given, &way, replay_window);
     // In the short form `enabled` is the trigger's, which answers for itself.
     let enabled = given.key.starts_with("triggers") || table.enabled.as_ref().is_none_or(|e| e.value);
-    Some(Source { name, way, triggers, paths, dedup, replay_window, on_duplicate_failed, enabled, shown })
+    let ignore_actors = table.ignore_actors.iter().flat_map(|l| &l.value).map(|a| a.value.clone()).collect();
+    let max_hops = around.server.max_hops;
+    Some(Source {
+        name,
+        way,
+        triggers,
+        paths,
+        dedup,
+        replay_window,
+        on_duplicate_failed,
+        ignore_actors,
+        max_hops,
+        enabled,
+        shown,
+    })
 }
 
 fn dedup(given: &Given<'_>, cx: &Cx<'_>) -> Option<DedupRule> {
@@ -165,6 +181,8 @@ fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way
                 ("custom", table.custom.as_ref().map(|a| a.offset)),
                 ("allowed_sources", table.allowed_sources.as_ref().map(|a| a.offset)),
                 ("rate_limit", table.rate_limit.as_ref().map(|a| a.offset)),
+                ("rate_limit_per_address", table.rate_limit_per_address.as_ref().map(|a| a.offset)),
+                ("failed_auth_limit", table.failed_auth_limit.as_ref().map(|a| a.offset)),
                 ("respond", table.respond.as_ref().map(|a| a.offset)),
             ];
             for (word, offset) in webhook_only.into_iter().filter_map(|(w, o)| o.map(|o| (w, o))) {
@@ -198,7 +216,6 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let (cx, table) = (around.cx, given.table);
     let preset = preset(given, cx);
     let respond = respond(given, cx);
-    let rate = table.rate_limit.as_ref().map(|r| r.value.clone());
     let own_limit =
         table.max_body.as_ref().map(|m| body_limit(m.value.0, m.offset, &format!("{}.max_body", given.key), cx));
     let tolerance = timeout(&table.tolerance, &format!("{}.tolerance", given.key), cx);
@@ -227,13 +244,34 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
         verifier,
-        allowed: table.allowed_sources.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
-        rate: rate.and_then(|r| RateLimit::new(r.count, r.per, r.text)),
+        allowed: allowed(given, cx),
+        limits: Limits {
+            source: quota(&table.rate_limit).map(Meter::new),
+            address: quota(&table.rate_limit_per_address).map(Meters::new),
+            server: around.server.rate_limit.clone(),
+            failures: quota(&table.failed_auth_limit).map(Meters::new),
+        },
         max_body: own_limit.flatten().or(provider_limit).unwrap_or(around.server.max_body),
         respond,
         preset,
     };
     Some((webhook, newest))
+}
+
+fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {
+    let (mut nets, mut hosts) = (Vec::new(), Vec::new());
+    if let Some(at) = given.table.allowed_sources.as_ref().filter(|l| l.value.is_empty()) {
+        let problem = "an empty list of senders would let everybody in";
+        let key = format!("{}.allowed_sources", given.key);
+        cx.report.error(at.offset, &key, problem, "Name at least one, or leave it out.");
+    }
+    for at in given.table.allowed_sources.iter().flat_map(|l| &l.value) {
+        match &at.value {
+            AllowedSource::Net(net) => nets.push(*net),
+            AllowedSource::Host(name) => hosts.push(name.clone()),
+        }
+    }
+    Allowed::new(nets, hosts)
 }
 
 /// A secret that a person chose may be too short: whoever sees one signed request can try all short ones. (Those that
@@ -291,14 +329,18 @@ fn shown(given: &Given<'_>, way: &Way, replay_window: Duration) -> Value {
     let mut shown = json!({
         "dedup": table.dedup.as_ref().map_or("auto", |d| &d.value),
         "replay_window": lasting_text(replay_window),
+        "ignore_actors": table.ignore_actors.iter().flat_map(|l| &l.value).map(|a| &a.value).collect::<Vec<_>>(),
     });
     if let Way::Webhook(webhook) = way {
         shown["path"] = json!(webhook.path);
         shown["url"] = json!(webhook.public_url);
         shown["provider"] = json!(webhook.preset.id);
         shown["verified"] = json!(!matches!(webhook.preset.scheme, Scheme::None));
-        shown["allowed_sources"] = json!(webhook.allowed);
-        shown["rate_limit"] = json!(webhook.rate.as_ref().map(RateLimit::as_str));
+        shown["allowed_sources"] = json!(webhook.allowed.texts());
+        let limits = &webhook.limits;
+        shown["rate_limit"] = json!(limits.source.as_ref().map(|m| m.quota().as_str()));
+        shown["rate_limit_per_address"] = json!(limits.address.as_ref().map(|m| m.quota().as_str()));
+        shown["failed_auth_limit"] = json!(limits.failures.as_ref().map(|m| m.quota().as_str()));
         shown["max_body"] = json!(webhook.max_body);
         shown["respond"] = match webhook.respond {
             Respond::Accepted => json!("accepted"),

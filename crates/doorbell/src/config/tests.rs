@@ -117,7 +117,7 @@ fn the_file_of_the_documentation_is_taken_whole() {
     assert_eq!(webhook.preset.id, "github");
     assert_eq!(webhook.max_body, 25 << 20);
     assert_eq!(webhook.public_url.as_deref(), Some("https://door.example.com/hooks/github"));
-    assert_eq!(webhook.rate.as_ref().unwrap().as_str(), "6000/min");
+    assert_eq!(webhook.limits.source.as_ref().unwrap().quota().as_str(), "6000/min");
     assert_eq!(github.triggers.len(), 1);
     assert_eq!(catalog.source_at("/hooks/simple").unwrap().triggers[0].name.as_str(), "simple");
     assert_eq!(catalog.triggers["github-prs"].max_concurrent, Some(10));

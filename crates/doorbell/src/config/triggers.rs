@@ -7,6 +7,7 @@ use std::sync::Arc;
 use doorbell_core::Name;
 use doorbell_core::filter::Filter;
 use doorbell_core::lane::Passing;
+use doorbell_core::limits::Meters;
 use doorbell_core::template::Template;
 use doorbell_core::trigger::{Trigger, WhenFull};
 use serde_json::json;
@@ -14,7 +15,7 @@ use serde_json::json;
 use super::Cx;
 use super::agents::{name, unknown};
 use super::section::At;
-use super::server::above_zero;
+use super::server::{above_zero, quota};
 use super::values::{PassWord, WhenFullWord};
 use super::written::{Named, TriggerTable, TriggerWritten, Written};
 
@@ -45,7 +46,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let prompt = table.prompt.as_ref().map(|at| template(at, &format!("{key}.prompt"), cx));
     let max_concurrent = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx);
     let max_queued = above_zero(&table.max_queued, &format!("{key}.max_queued"), cx).unwrap_or(MAX_QUEUED);
-    check_sense(table, &key, cx);
+    check_sense(table, written, &key, cx);
     Some(Trigger {
         name: name?,
         source: source?,
@@ -58,6 +59,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
         max_concurrent,
         when_full: when_full(table),
         max_queued: Some(max_queued),
+        storm_cap: quota(&table.storm_cap).map(Meters::new),
         enabled: table.enabled.as_ref().is_none_or(|e| e.value),
         shown: shown(table, max_queued),
     })
@@ -151,13 +153,17 @@ fn agent(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'_
 }
 
 /// Keys that would do nothing.
-fn check_sense(table: &TriggerTable, key: &str, cx: &Cx<'_>) {
+fn check_sense(table: &TriggerTable, written: &Written, key: &str, cx: &Cx<'_>) {
     if let (Some(lane), None) = (&table.lane, &table.key) {
         let problem = "`lane` does nothing without `key`";
         cx.report.error(lane.offset, key, problem, "Add key = \"…\", or leave `lane` out.");
     }
-    if let (WhenFull::Reject, None, Some(at)) = (when_full(table), &table.max_concurrent, &table.when_full) {
-        let problem = "when_full = \"reject\" does nothing without `max_concurrent`";
+    let agent = table.agent.as_ref().and_then(|a| written.agents.iter().find(|w| w.name.value == a.value));
+    let breaks = agent.is_some_and(|a| a.table.common.breaker.is_some());
+    if let (WhenFull::Reject, None, false, Some(at)) =
+        (when_full(table), &table.max_concurrent, breaks, &table.when_full)
+    {
+        let problem = "when_full = \"reject\" does nothing without `max_concurrent` or a breaker of its agent";
         cx.report.error(at.offset, key, problem, "Add max_concurrent, or leave `when_full` out.");
     }
     if let Some(lane) = table.lane.as_ref().filter(|l| doorbell_core::Name::new(&l.value).is_err()) {
@@ -211,6 +217,7 @@ fn shown(table: &TriggerTable, max_queued: u32) -> serde_json::Value {
         "max_concurrent": table.max_concurrent.as_ref().map(|m| m.value),
         "when_full": match when_full(table) { WhenFull::Hold => "hold", WhenFull::Reject => "reject" },
         "max_queued": max_queued,
+        "storm_cap": table.storm_cap.as_ref().map(|r| &r.value.text),
         "on_retry": if passes(&table.on_retry) { "pass" } else { "block" },
         "on_wait": if passes(&table.on_wait) { "pass" } else { "block" },
     })

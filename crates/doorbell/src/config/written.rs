@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
-    Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord, SecretAt, Several, Size,
-    SourceKind, WhenFullWord,
+    AllowedSource, Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord, SecretAt, Several,
+    Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.
@@ -65,6 +65,10 @@ tables! {
         admin_token: SecretAt,
         /// Serves HTTPS with this certificate.
         tls: TlsTable,
+        /// Requests in a time, over all sources. Default: no limit.
+        rate_limit: Rate,
+        /// How many runs an event may come from, one after the other (`doorbell-hops`). Default 8.
+        max_hops: u32,
         /// Connections at once; more are closed. Default 10000.
         max_connections: u32,
         /// How long a connection may take to send a request's head. Default `10s`.
@@ -75,7 +79,7 @@ tables! {
         idle_timeout: Lasting,
         /// How long a soft stop lets running agents and requests go on. Default `30s`.
         shutdown_grace: Lasting,
-        /// Whether an open breaker makes `/ready` say 503 (comes in a later version). Default false.
+        /// Whether an open breaker makes `/ready` say 503. Default false.
         ready_includes_breakers: bool,
     }
 
@@ -107,6 +111,8 @@ tables! {
         paused: bool,
         /// How often and when to try again.
         retries: RetriesTable,
+        /// Holds the runs of an agent that keeps failing. Default: off.
+        breaker: BreakerTable,
         /// How long a run may live unfinished, retries and waits included. Default `7d`.
         max_age: Lasting,
     }
@@ -119,6 +125,14 @@ tables! {
         backoff: Lasting,
         /// No delay is longer. Default `10m`.
         max_backoff: Lasting,
+    }
+
+    /// `breaker`
+    BreakerTable {
+        /// Failures in a row that open it. Default 5.
+        failures: u32,
+        /// How long runs are held before one is let go to see. Default `60s`.
+        reset: Lasting,
     }
 
     /// `[sources.NAME]`: a way in.
@@ -135,10 +149,16 @@ tables! {
         custom: Custom,
         /// What the sender signs with; a list while it is being changed, the new one first.
         secret: Several<SecretAt>,
-        /// The only addresses and networks that may send. Default: all.
-        allowed_sources: Vec<At<Net>>,
+        /// The only addresses, networks and hosts (by exact name, as it resolves) that may send. Default: all.
+        allowed_sources: Vec<At<AllowedSource>>,
         /// Requests in a time, for the source as a whole. Default: no limit.
         rate_limit: Rate,
+        /// Requests in a time from one address. Default: no limit.
+        rate_limit_per_address: Rate,
+        /// Failed checks of the sender in a time from one address; beyond it 429 instead of 401. Default: no limit.
+        failed_auth_limit: Rate,
+        /// Actors whose events start nothing: your agents' own accounts, exactly as the sender names them. Default: none.
+        ignore_actors: Vec<At<String>>,
         /// The longest body. Default: the provider's, else the server's.
         max_body: Size,
         /// 202 at once, or the run's result. Default `accepted`.
@@ -189,6 +209,8 @@ tables! {
         when_full: WhenFullWord,
         /// Runs that may wait; beyond it senders get 503. Default 100000.
         max_queued: u32,
+        /// Runs of one lane in a time; events beyond it are ignored, with that reason. Default: no cap.
+        storm_cap: Rate,
         /// The name of a lane shared with other triggers of the same agent. Default: its own.
         lane: String,
         /// Whether the next of a lane passes a run that waits to be tried again. Default `block`.

@@ -6,6 +6,7 @@
 mod cli;
 mod demo;
 mod durability;
+mod edge;
 mod fatal;
 mod handshakes;
 mod library;

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, RawQuery, State};
-use doorbell_core::Name;
 use doorbell_core::agent::Agent;
+use doorbell_core::breaker;
 use doorbell_core::house::House;
 use doorbell_core::ports::{Flag, QueueStats};
+use doorbell_core::{Name, Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,6 +27,8 @@ pub(crate) struct AgentShown {
     runner: String,
     /// Whether its runs are held.
     paused: bool,
+    /// Its breaker; null if it has none.
+    breaker: Option<BreakerShown>,
     /// Attempts at once.
     concurrency: u32,
     /// How long one attempt may take.
@@ -37,6 +40,19 @@ pub(crate) struct AgentShown {
     settings: serde_json::Value,
 }
 
+/// Whether an agent that keeps failing is given runs.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Breaker)]
+pub(crate) struct BreakerShown {
+    /// `closed` (runs go), `open` (they are held) or `half_open` (one goes, to see).
+    state: &'static str,
+    /// Failures since the last good end.
+    failures: u32,
+    /// Until when it is open.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+}
+
 impl AgentShown {
     fn of(agent: &Agent, house: &House, stats: &[QueueStats]) -> Self {
         let sum = |of: fn(&QueueStats) -> u64| stats.iter().filter(|s| s.agent == agent.name).map(of).sum();
@@ -44,6 +60,14 @@ impl AgentShown {
             name: agent.name.clone(),
             runner: agent.kind.clone(),
             paused: house.is_paused(agent),
+            breaker: house.breaker(agent).map(|(state, failures)| BreakerShown {
+                state: state.as_str(),
+                failures,
+                until: match state {
+                    breaker::State::Open(until) => Some(until),
+                    breaker::State::Closed | breaker::State::HalfOpen => None,
+                },
+            }),
             concurrency: agent.concurrency,
             timeout_seconds: agent.time_limit.as_secs(),
             queued: sum(|s| s.queued),
@@ -98,12 +122,15 @@ pub(crate) async fn pause(
 }
 
 /// Lets the agent's runs go again
+///
+/// Closes its breaker too.
 #[utoipa::path(post, path = "/agents/{name}/resume", tag = "agents", params(("name" = String, Path)),
     responses((status = 200, body = AgentShown)))]
 pub(crate) async fn resume(
     State(front): State<Arc<Front>>,
     Path(name): Path<String>,
 ) -> Result<Json<AgentShown>, Problem> {
+    front.house.close_breaker(&*find(&front, &name)?).await?;
     set_paused(&front, &name, Switch::Off).await
 }
 

@@ -2,20 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use doorbell_core::ingest::{self, DirectError, DirectEvent};
-use doorbell_core::{Name, Timestamp};
+use doorbell_core::{Name, Timestamp, loop_guard};
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::json::Body;
+use crate::auth::Caller;
 use crate::front::Front;
 use crate::problem::Problem;
-use crate::{body, reply};
+use crate::{access, body, reply};
 
 /// An event to put in.
 #[derive(Deserialize, ToSchema)]
@@ -75,6 +76,7 @@ pub(crate) struct TakenRun {
               (status = 200, description = "Seen before, or wanted by nobody", body = Taken)))]
 pub(crate) async fn put_in(
     State(front): State<Arc<Front>>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     Body(new): Body<NewEvent>,
 ) -> Result<Response, Problem> {
@@ -84,6 +86,9 @@ pub(crate) async fn put_in(
     let house = &front.house;
     let source = house.catalog().sources.get(&new.source).cloned();
     let source = source.ok_or_else(|| Problem::not_found(format!("there is no source `{}`", new.source)))?;
+    if let Caller::Key(key) = &caller {
+        access::may_send(key, &source)?;
+    }
     let key = match headers.get("idempotency-key").map(|v| v.to_str()) {
         Some(Err(_)) => return Err(Problem::bad("the Idempotency-Key is not plain text")),
         Some(Ok("")) => return Err(Problem::bad("the Idempotency-Key is empty")),
@@ -101,6 +106,7 @@ pub(crate) async fn put_in(
         data,
         content_type: Some("application/json".into()),
         idempotency_key: key,
+        hops: loop_guard::hops(&headers),
     };
     match ingest::admit_direct(house, &source, event).await {
         Ok(taken) => {

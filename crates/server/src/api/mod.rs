@@ -8,6 +8,7 @@ mod decisions;
 mod events;
 mod ingest;
 mod json;
+mod keys;
 mod list;
 mod log;
 mod params;
@@ -31,7 +32,7 @@ use crate::peer::Peer;
 use crate::problem::Problem;
 use crate::{auth, docs, health, metrics, openapi};
 
-/// What the admin token opens.
+/// What the admin token opens, and API keys as far as `access` says.
 fn guarded() -> OpenApiRouter<Arc<Front>> {
     OpenApiRouter::new()
         .routes(routes!(agents::list))
@@ -55,6 +56,10 @@ fn guarded() -> OpenApiRouter<Arc<Front>> {
         .routes(routes!(decisions::list))
         .routes(routes!(decisions::show))
         .routes(routes!(stats::stats))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::show))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(keys::revoke))
 }
 
 /// Every documented route, without state and layers: for the document.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Extension, Path, RawQuery, State};
 use doorbell_core::attempt::{Approval, Usage};
 use doorbell_core::house::{Catalog, House};
 use doorbell_core::ports::RunQuery;
@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use super::json::Raw;
 use super::list::List;
 use super::params::Params;
+use crate::auth::Caller;
 use crate::front::Front;
 use crate::problem::Problem;
 use crate::{auth, reply};
@@ -162,6 +163,9 @@ fn held_by(run: &Run, house: &House, catalog: &Catalog) -> Option<String> {
     if house.is_paused(agent) {
         return Some("agent_paused".into());
     }
+    if house.is_broken(agent) {
+        return Some("breaker".into());
+    }
     if let Some(front) = run.behind {
         return Some(format!("lane:{front}"));
     }
@@ -240,9 +244,13 @@ pub(crate) struct Moved {
 /// A queued or waiting one at once, a running one as soon as its attempt has ended.
 #[utoipa::path(post, path = "/runs/{id}/cancel", tag = "runs", params(("id" = String, Path)),
     responses((status = 200, body = Moved)))]
-pub(crate) async fn cancel(State(front): State<Arc<Front>>, Path(id): Path<String>) -> Result<Json<Moved>, Problem> {
+pub(crate) async fn cancel(
+    State(front): State<Arc<Front>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Moved>, Problem> {
     let id: RunId = id.parse()?;
-    let state = front.house.store.cancel(id, "admin".into(), front.house.clock.now()).await?;
+    let state = front.house.store.cancel(id, caller.name(), front.house.clock.now()).await?;
     tracing::info!(run.id = %id, %state, "A run was cancelled through the API");
     Ok(Json(Moved { id, state }))
 }
@@ -250,9 +258,13 @@ pub(crate) async fn cancel(State(front): State<Arc<Front>>, Path(id): Path<Strin
 /// Queues a failed or cancelled run again, with fresh attempts, at the tail of its lane
 #[utoipa::path(post, path = "/runs/{id}/retry", tag = "runs", params(("id" = String, Path)),
     responses((status = 200, body = Moved)))]
-pub(crate) async fn retry(State(front): State<Arc<Front>>, Path(id): Path<String>) -> Result<Json<Moved>, Problem> {
+pub(crate) async fn retry(
+    State(front): State<Arc<Front>>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<Moved>, Problem> {
     let id: RunId = id.parse()?;
-    front.house.store.retry(id, "admin".into(), front.house.clock.now()).await?;
+    front.house.store.retry(id, caller.name(), front.house.clock.now()).await?;
     tracing::info!(run.id = %id, "A run was retried through the API");
     Ok(Json(Moved { id, state: RunState::Queued }))
 }

@@ -8,10 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use doorbell_core::agent::Agent;
+use doorbell_core::allowed::Allowed;
 use doorbell_core::attempt::{Attempt, Failure, Outcome, Stop, Success};
 use doorbell_core::filter::Filter;
 use doorbell_core::house::{Catalog, House};
 use doorbell_core::lane::Passing;
+use doorbell_core::limits::Limits;
 use doorbell_core::payload::{Paths, PayloadRule};
 use doorbell_core::ports::{Retention, Runner, Stream, Verdict};
 use doorbell_core::provider::{self, Verifier, VerifyOptions};
@@ -20,7 +22,7 @@ use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::{Trigger, WhenFull};
 use doorbell_core::worker::{Worker, WorkerOptions};
 use doorbell_core::{Clock, Name, Secret};
-use doorbell_server::{Limits, Options, Server, Status, Timeouts};
+use doorbell_server::{Options, Server, Status, Timeouts};
 use doorbell_store::MemoryStore;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -93,7 +95,7 @@ pub(crate) fn name(text: &str) -> Name {
 pub(crate) fn short() -> Options {
     Options {
         timeouts: times(Duration::from_secs(5)),
-        limits: Limits { api_body: 10_000, ..Limits::default() },
+        limits: doorbell_server::Limits { api_body: 10_000, ..doorbell_server::Limits::default() },
         version: "1.2.3-test".into(),
         ..Options::new(Secret::new(TOKEN))
     }
@@ -133,6 +135,7 @@ fn trigger(name_: &str, source: &str, filter: Option<&str>) -> Arc<Trigger> {
         max_concurrent: None,
         when_full: WhenFull::Hold,
         max_queued: None,
+        storm_cap: None,
         enabled: true,
         shown: serde_json::json!({ "filter": filter }),
     })
@@ -159,8 +162,8 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
                 secret_in_body: false,
                 kept_headers: preset.kept_headers(),
                 preset,
-                allowed: Vec::new(),
-                rate: None,
+                allowed: Allowed::default(),
+                limits: Limits::default(),
                 max_body: 1000,
                 respond,
             }))
@@ -182,6 +185,8 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
         dedup: DedupRule::Auto,
         replay_window: Duration::from_secs(600),
         on_duplicate_failed: doorbell_core::event::OnDuplicateFailed::Answer,
+        ignore_actors: Vec::new(),
+        max_hops: 8,
         enabled: true,
         shown: serde_json::json!({}),
     }
@@ -197,6 +202,7 @@ pub(crate) fn catalog(script: &Arc<Script>) -> Catalog {
         paused: false,
         retries: Retries { max: 0, ..Retries::default() },
         max_age: Duration::from_secs(3600),
+        breaker: None,
         shown: serde_json::json!({ "command": ["true"] }),
     };
     let other = Agent { name: name("other"), ..agent.clone() };
@@ -205,7 +211,7 @@ pub(crate) fn catalog(script: &Arc<Script>) -> Catalog {
     off.enabled = false;
     let mut fenced = source("fenced", Some("none"), Respond::Accepted, &[None]);
     if let Way::Webhook(webhook) = &mut fenced.way {
-        webhook.allowed = vec!["192.0.2.0/24".parse().unwrap()];
+        webhook.allowed = Allowed::new(vec!["192.0.2.0/24".parse().unwrap()], Vec::new());
     }
     let sources = vec![
         source("open", Some("none"), Respond::Accepted, &[None]),

@@ -141,3 +141,27 @@ CREATE TABLE flags (
     at    INTEGER NOT NULL,
     PRIMARY KEY (kind, name)
 ) STRICT, WITHOUT ROWID;
+
+-- How the agents' breakers stand.
+CREATE TABLE breakers (
+    agent      TEXT PRIMARY KEY NOT NULL,
+    failures   INTEGER NOT NULL, -- since the last good end
+    open_until INTEGER           -- set: it has opened; from then on it is half open
+) STRICT, WITHOUT ROWID;
+
+-- API keys: only what tells a key from others, never a key. A removed one has no row.
+CREATE TABLE api_keys (
+    id           INTEGER PRIMARY KEY,
+    finder       TEXT NOT NULL UNIQUE, -- the part of the key that is no secret
+    agent        TEXT NOT NULL,        -- '': all agents
+    name         TEXT NOT NULL,
+    kind         TEXT NOT NULL,        -- keys::Kind
+    rights       TEXT NOT NULL,        -- keys::Right, with spaces between
+    created_at   INTEGER NOT NULL,
+    expires_at   INTEGER,
+    last_used_at INTEGER,
+    hash         BLOB NOT NULL,        -- BLAKE3 of the whole key
+    before_hash  BLOB,                 -- of the one before, until before_until
+    before_until INTEGER,
+    UNIQUE (agent, name, kind)
+) STRICT;

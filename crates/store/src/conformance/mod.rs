@@ -8,6 +8,7 @@
 
 pub mod accepting;
 pub mod asking;
+pub mod edge;
 pub mod keeping;
 pub mod lanes;
 pub mod leases;
@@ -272,6 +273,11 @@ macro_rules! conformance {
             ignored_events_go_earlier,
             dedup_keys_outlive_events,
             numbers_are_not_given_again_after_a_sweep,
+        ]);
+        $crate::conformance!(@ $make, edge: [
+            how_breakers_stand_is_kept,
+            a_key_is_kept_found_rotated_and_removed,
+            of_keys_with_one_name_made_at_once_one_is_made,
         ]);
     };
     (@ $make:ident, $module:ident: [$($rule:ident,)*]) => {

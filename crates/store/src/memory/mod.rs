@@ -1,6 +1,7 @@
 //! The reference store: everything in memory, one lock, no I/O. Tests and `doorbell demo` may run on it; the conformance
 //! suite and the model test compare the others with it. Nothing survives the process.
 
+mod edge;
 mod show;
 mod state;
 
@@ -8,14 +9,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use doorbell_core::breaker::Standing;
 use doorbell_core::decision::{Decision, NewDecision};
 use doorbell_core::event::{Admission, Event, Receipt};
+use doorbell_core::keys::{Key, KeyHash, KeyId};
 use doorbell_core::ports::{
     Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LeaseStatus, LogPiece, Notice, Page, PageFrom,
     PageRequest, Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept, Work,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
-use doorbell_core::{Clock, EventId, RunId, StoreTag, Timestamp};
+use doorbell_core::{Clock, EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
 use crate::filter;
@@ -284,5 +287,43 @@ impl Store for MemoryStore {
         if let Ok(mut tables) = self.tables.lock() {
             tables.take();
         }
+    }
+
+    async fn breakers(&self) -> Result<Vec<(Name, Standing)>, StoreError> {
+        self.with(|tables| Ok(tables.edge.breakers.clone().into_iter().collect()))
+    }
+
+    async fn set_breaker(&self, agent: Name, standing: Standing) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.edge.breakers.insert(agent, standing);
+            Ok(())
+        })
+    }
+
+    async fn add_key(&self, key: Key) -> Result<(), StoreError> {
+        self.with(|tables| tables.edge.add_key(key))
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, StoreError> {
+        self.with(|tables| Ok(tables.edge.keys.clone()))
+    }
+
+    async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
+        self.with(|tables| Ok(tables.edge.keys.iter().find(|k| k.id == id).cloned()))
+    }
+
+    async fn rotate_key(&self, id: KeyId, hash: KeyHash, until: Timestamp) -> Result<Key, StoreError> {
+        self.with(|tables| tables.edge.rotate_key(&id, hash, until))
+    }
+
+    async fn remove_key(&self, id: KeyId) -> Result<(), StoreError> {
+        self.with(|tables| tables.edge.remove_key(&id))
+    }
+
+    async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.edge.key_used(&id, at);
+            Ok(())
+        })
     }
 }

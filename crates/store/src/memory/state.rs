@@ -10,6 +10,7 @@ use doorbell_core::ports::{Claim, Finished, Flag, LogPiece, Notice, Retention, S
 use doorbell_core::run::{Lease, NewRun, State, Transition};
 use doorbell_core::{DecisionId, EventId, Name, RunId, StoreTag, Timestamp};
 
+use super::edge::Edge;
 use crate::record::{Output, Record, duplicate_decision, within};
 
 /// A run: its moving part, and what never changes.
@@ -48,6 +49,7 @@ pub(super) struct Tables {
     pub(super) decisions: BTreeMap<u64, StoredDecision>,
     prints: HashMap<Fingerprint, (u64, Timestamp)>,
     pub(super) flags: BTreeMap<(u8, Name), (Flag, bool)>,
+    pub(super) edge: Edge,
     retention: Retention,
     /// What is told once the lock is let go.
     pub(super) notices: Vec<Notice>,
@@ -74,6 +76,7 @@ impl Tables {
             decisions: BTreeMap::new(),
             prints: HashMap::new(),
             flags: BTreeMap::new(),
+            edge: Edge::default(),
             retention: Retention::default(),
             notices: Vec::new(),
             ready: false,

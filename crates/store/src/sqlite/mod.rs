@@ -10,6 +10,7 @@ mod claim;
 mod control;
 mod decisions;
 mod dedup;
+mod edge;
 mod entry;
 mod errors;
 mod finish;

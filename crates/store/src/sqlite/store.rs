@@ -4,20 +4,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use doorbell_core::breaker::Standing;
 use doorbell_core::decision::{Decision, NewDecision};
 use doorbell_core::event::{Admission, Event, Receipt};
+use doorbell_core::keys::{Key, KeyHash, KeyId};
 use doorbell_core::ports::{
     Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LogPiece, Notice, Page, PageRequest, Piece,
     QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
-use doorbell_core::{EventId, RunId, StoreTag, Timestamp};
+use doorbell_core::{EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
 use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
-use super::{SqliteStore, accept, backup, claim, control, decisions, finish, lists, read, retention};
+use super::{SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, read, retention};
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -150,6 +152,38 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.shut().await;
+    }
+
+    async fn breakers(&self) -> Result<Vec<(Name, Standing)>, StoreError> {
+        self.readers.read(edge::breakers).await
+    }
+
+    async fn set_breaker(&self, agent: Name, standing: Standing) -> Result<(), StoreError> {
+        self.write((agent, standing), edge::set_breaker).await
+    }
+
+    async fn add_key(&self, key: Key) -> Result<(), StoreError> {
+        self.write(key, edge::add_key).await
+    }
+
+    async fn keys(&self) -> Result<Vec<Key>, StoreError> {
+        self.readers.read(edge::keys).await
+    }
+
+    async fn key(&self, id: KeyId) -> Result<Option<Key>, StoreError> {
+        self.readers.read(move |view| edge::key(view, &id)).await
+    }
+
+    async fn rotate_key(&self, id: KeyId, hash: KeyHash, until: Timestamp) -> Result<Key, StoreError> {
+        self.write((id, hash, until), edge::rotate_key).await
+    }
+
+    async fn remove_key(&self, id: KeyId) -> Result<(), StoreError> {
+        self.write(id, edge::remove_key).await
+    }
+
+    async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
+        self.write((id, at), edge::key_used).await
     }
 }
 
