@@ -8,6 +8,8 @@
 //! If a step makes the batch fail, the batch is rolled back and its steps are tried one by one, so that only the culprit
 //! gets the error.
 
+mod acks;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -17,10 +19,12 @@ use doorbell_core::ports::StoreError;
 use rusqlite::{Connection, Statement};
 use tokio::sync::mpsc;
 
-use super::acklog::{AckLog, Failed, Record};
+use acks::Pending;
+
+use super::acklog::{AckLog, Record};
 use super::book::Book;
 use super::checkpoint::{self, Checkpointer};
-use super::errors::{Fail, is_full, sort};
+use super::errors::{is_full, sort};
 use super::lock::OwnerLock;
 use super::space::Space;
 use super::writer::{Effects, Hot, Step, Tx};
@@ -148,29 +152,6 @@ struct Session<'c> {
     sync_full: Statement<'c>,
 }
 
-/// Records whose rows are owed.
-#[derive(Default)]
-struct Pending {
-    records: Vec<Record>,
-    bytes: usize,
-}
-
-impl Pending {
-    fn push(&mut self, record: Record) {
-        self.bytes += record.events.len();
-        self.records.push(record);
-    }
-
-    /// The numbers of the first event and the first run.
-    fn first(&self) -> Option<(u64, u64)> {
-        self.records.first().map(|record| (record.first_event, record.first_run))
-    }
-
-    fn is_much(&self) -> bool {
-        self.records.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX
-    }
-}
-
 impl<'c> Session<'c> {
     fn new(
         conn: &'c Connection,
@@ -258,128 +239,6 @@ impl<'c> Session<'c> {
             tracing::debug!(error = %error, "The counters were not written down at closing; the tables tell them too.");
         }
         if self.pending.records.is_empty() && self.shared.fatal.get().is_none() { Ok(self.log) } else { Err(Kept) }
-    }
-
-    // ---- the ack log ----
-
-    /// Puts a batch of new events into the ack log. False if something else is in it: then nothing was done.
-    fn log(&mut self, batch: &mut [Box<dyn Step>], space: &mut Space) -> bool {
-        let mut size = 0;
-        for step in batch.iter_mut() {
-            match step.admission() {
-                Some(job) if job.input.bytes.len() <= LOGGED_BYTES_MAX => size += job.input.bytes.len() + 64,
-                _ => return false,
-            }
-        }
-        let short = space.is_short();
-        if short || !self.make_room(size, space) {
-            return false;
-        }
-        let admitted = self.admit(batch);
-        if !matches!(admitted, Ok(true)) {
-            self.take_back();
-            return false;
-        }
-        match self.log.commit() {
-            Ok(()) => self.hot.dedup.logged(),
-            Err(Failed::Write(error)) => {
-                tracing::warn!(error = %error, "The ack log cannot be written; the tables take over.");
-                self.take_back();
-                return false;
-            }
-            Err(Failed::Sync(error)) => {
-                let error = StoreError::Fatal(format!("an fsync failed, so what is on disk is not known: {error}"));
-                self.shared.fail_for_good(&error);
-                self.take_back();
-                batch.iter_mut().for_each(|step| step.fail(error.clone()));
-                return true;
-            }
-        }
-        for job in batch.iter_mut().filter_map(|step| step.admission()) {
-            if let Some((first_event, first_run)) = job.logged {
-                let events = std::mem::take(&mut job.input.bytes);
-                self.pending.push(Record { first_event, first_run, at: job.input.at.millis(), events });
-            }
-        }
-        self.book.owed = self.pending.first();
-        true
-    }
-
-    /// Numbers the batch's events and adds them to the log's buffer. False if a transaction must see to it.
-    fn admit(&mut self, batch: &mut [Box<dyn Step>]) -> rusqlite::Result<bool> {
-        // One transaction for all look-ups: each alone would lock and unlock.
-        self.begin_reading.execute([])?;
-        let said = self.admit_all(batch);
-        self.commit.execute([])?;
-        said
-    }
-
-    fn admit_all(&mut self, batch: &mut [Box<dyn Step>]) -> rusqlite::Result<bool> {
-        for step in batch {
-            let Some(job) = step.admission() else { return Ok(false) };
-            let mut tx = Tx {
-                conn: self.conn,
-                hot: &mut self.hot,
-                book: &mut self.book,
-                effects: &mut self.effects,
-                shared: self.shared,
-                short: false,
-                stuck: false,
-            };
-            match accept::admit(&mut tx, &job.input) {
-                Ok(Some(admitted)) => {
-                    let (event, run) = (admitted.first_event, admitted.first_run);
-                    self.log.add(event, run, job.input.at.millis(), &job.input.bytes);
-                    job.logged = Some((event, run));
-                    job.result = Some(Ok(admitted.receipts));
-                }
-                Ok(None) => return Ok(false),
-                Err(Fail::Refused(error)) => job.result = Some(Err(error)),
-                Err(Fail::Sql(error)) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Forgets what [`Session::admit`] gave out.
-    fn take_back(&mut self) {
-        self.log.forget();
-        self.undo();
-    }
-
-    /// Sees to it that the log can take `bytes`, by going on in the other file if need be. False if the rows cannot be
-    /// written.
-    fn make_room(&mut self, bytes: usize, space: &mut Space) -> bool {
-        if self.log.has_room(bytes) {
-            return true;
-        }
-        if !self.write_pending(space) {
-            return false;
-        }
-        let ticket = self.checkpointer.ask_sync();
-        if !self.log.switch(self.checkpointer.synced(), ticket) {
-            // The disk is behind: the rows of both files are waited for.
-            if let Err(error) = self.checkpointer.sync_now() {
-                self.shared.fail_for_good(&error);
-                return false;
-            }
-            self.log.restart();
-        }
-        self.log.has_room(bytes)
-    }
-
-    /// Writes the rows that are owed, without waiting for the disk. False if they are still owed.
-    fn write_pending(&mut self, space: &mut Space) -> bool {
-        if self.pending.records.is_empty() {
-            return true;
-        }
-        let Err(error) = self.attempt(&mut [], &[], space, Sync::Later, Owed::First) else { return true };
-        // They are in the log and are tried again; but if it is not for want of room, it never works.
-        let sorted = self.took_ill(&error, space);
-        if matches!(sorted, StoreError::Corrupt(_)) {
-            self.shared.fail_for_good(&StoreError::Fatal(format!("acknowledged events cannot be stored: {sorted}")));
-        }
-        false
     }
 
     // ---- transactions ----
