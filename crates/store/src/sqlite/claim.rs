@@ -1,12 +1,13 @@
 //! Claiming: due runs in the order of their due times over all queues that have free places, one running run a lane.
 //!
 //! Only rows of the claimable index are read, a chunk a queue at a time, merged by a heap; so a claim costs what it gives,
-//! however many runs are queued. The runs' full rows and their events are read after the commit, off this thread.
+//! however many runs are queued. The runs' full rows and their events are read after the commit, off this thread, unless
+//! they are few: then waking another thread would take longer than reading them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 
-use doorbell_core::ports::{Claim, Notice, QueueStats};
+use doorbell_core::ports::{Claim, Notice, QueueStats, Work};
 use doorbell_core::run::{Lease, State};
 use doorbell_core::{Name, RunId, Timestamp};
 use rusqlite::{Connection, params};
@@ -14,10 +15,13 @@ use rusqlite::{Connection, params};
 use super::book::time;
 use super::errors::{Fail, corrupt};
 use super::lane;
+use super::read::{self, View};
 use super::rows;
 use super::writer::Tx;
 use crate::record::Output;
 
+/// So many runs are read by the writer itself.
+const FEW: usize = 4;
 /// Rows read from a queue at once.
 const CHUNK: i64 = 64;
 
@@ -25,6 +29,8 @@ const CHUNK: i64 = 64;
 pub(super) struct Taken {
     pub(super) leases: Vec<Lease>,
     pub(super) next_due: Option<Timestamp>,
+    /// The full rows, where they are so few that reading them here is sooner done than handing them on.
+    pub(super) work: Option<Vec<Work>>,
 }
 
 /// A row of the claimable index, with what its lane needs.
@@ -107,7 +113,7 @@ pub(super) fn claim(tx: &mut Tx<'_, '_>, claim: &Claim) -> Result<Taken, Fail> {
             cursors.push((cursor, agent, trigger, first));
         }
     }
-    let mut taken = Taken { leases: Vec::new(), next_due: None };
+    let mut taken = Taken { leases: Vec::new(), next_due: None, work: None };
     while let Some(Reverse((due, _, at))) = heap.pop() {
         let (cursor, agent, trigger, candidate) = &mut cursors[at];
         if !is_free(&agents, *agent) || !is_free(&triggers, *trigger) {
@@ -135,6 +141,10 @@ pub(super) fn claim(tx: &mut Tx<'_, '_>, claim: &Claim) -> Result<Taken, Fail> {
             *candidate = next;
             heap.push(Reverse((next.due, next.ord, at)));
         }
+    }
+    if taken.leases.len() <= FEW {
+        let names = tx.shared.names.read().map(|names| names.clone()).unwrap_or_default();
+        taken.work = Some(read::work(&View { conn: tx.conn, names, shared: tx.shared }, &taken.leases)?);
     }
     Ok(taken)
 }

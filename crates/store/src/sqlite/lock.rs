@@ -5,10 +5,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use doorbell_core::Timestamp;
 use doorbell_core::ports::StoreError;
 use rustix::fs::{FlockOperation, flock};
+
+/// How long a lock that is held is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Held while the store is open.
 #[derive(Debug)]
@@ -25,7 +29,7 @@ impl OwnerLock {
         let failed = |e: std::io::Error| StoreError::Unavailable(format!("cannot lock {}: {e}", path.display()));
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if let Err(error) = hold(&file) {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(failed(error.into()));
             }
@@ -47,7 +51,7 @@ impl OwnerLock {
     pub(super) fn take_database(&mut self, database: &Path) -> Result<(), StoreError> {
         let failed = |e: std::io::Error| StoreError::Unavailable(format!("cannot lock {}: {e}", database.display()));
         let file = File::open(database).map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match hold(&file) {
             Ok(()) => {
                 self._database = Some(file);
                 Ok(())
@@ -57,6 +61,18 @@ impl OwnerLock {
                 database.display()
             ))),
             Err(error) => Err(failed(error.into())),
+        }
+    }
+}
+
+/// Waits a moment before it gives up: a child that the former owner was just starting has a copy of its handles until its
+/// own program runs.
+fn hold(file: &File) -> rustix::io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => std::thread::sleep(PATIENCE / 50),
+            said => return said,
         }
     }
 }

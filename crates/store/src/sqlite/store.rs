@@ -48,8 +48,8 @@ impl Store for SqliteStore {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
         let taken = self.write(claim, claim::claim).await?;
         let next_due = taken.next_due;
-        if taken.leases.is_empty() {
-            return Ok(Claimed { work: Vec::new(), next_due });
+        if let Some(work) = taken.work {
+            return Ok(Claimed { work, next_due });
         }
         let work = self.claim_reader.read(move |view| read::work(view, &taken.leases)).await?;
         Ok(Claimed { work, next_due })
