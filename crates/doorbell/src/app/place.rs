@@ -27,11 +27,14 @@ impl Place {
     /// # Errors
     /// If it cannot be looked at.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        // What was accepted last stands in the write-ahead log alone. It is made with the first write and then stays.
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
+        // What was accepted last stands in the logs alone. They are made with the first write at the latest, and then stay.
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            (PathBuf::from(name), None)
+        };
         let known = identity(path)?;
-        Ok(Self(vec![(path.to_owned(), Some(known)), (log.into(), None)]))
+        Ok(Self(vec![(path.to_owned(), Some(known)), beside("-wal"), beside("-acks-a"), beside("-acks-b")]))
     }
 
     /// The first file that is gone or another one.
