@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 pub const SECRET: &str = "It's a Secret to Everybody";
@@ -184,6 +185,21 @@ impl Drop for Door {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        self.end_agents();
+    }
+}
+
+impl Door {
+    /// Agents outlive a server that was killed, and no next one comes to end them.
+    fn end_agents(&self) {
+        let Ok(dir) = self.path().canonicalize() else { return };
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let is_ours = std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(&dir));
+            let pid = process.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+            if let Some(pid) = pid.filter(|_| is_ours) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
     }
 }
