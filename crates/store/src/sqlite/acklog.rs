@@ -66,7 +66,7 @@ impl AckLog {
             file.map_err(|e| StoreError::Unavailable(format!("cannot open {}: {e}", path.display())))
         };
         let files = [open(&paths[0])?, open(&paths[1])?];
-        let (mut lap, mut records) = (0, Vec::new());
+        let mut laps = Vec::new();
         for (file, path) in files.iter().zip(&paths) {
             let bytes =
                 read(file).map_err(|e| StoreError::Unavailable(format!("cannot read {}: {e}", path.display())))?;
@@ -77,10 +77,18 @@ impl AckLog {
                     path.display()
                 )));
             }
-            lap = lap.max(header.lap);
-            records.extend(read_lap(&bytes, header.lap));
+            laps.push((header.lap, read_lap(&bytes, header.lap)));
         }
-        records.sort_by_key(|record| record.first_event);
+        laps.sort_by_key(|(lap, _)| *lap);
+        let lap = laps.last().map_or(0, |(lap, _)| *lap);
+        let mut records: Vec<Record> = Vec::new();
+        for record in laps.into_iter().flat_map(|(_, records)| records) {
+            // A number that was given again later: the first time it was never acknowledged, its writing failed.
+            while records.last().is_some_and(|last| last.first_event >= record.first_event) {
+                records.pop();
+            }
+            records.push(record);
+        }
         let log = Self { files, paths, active: 0, tag, lap, at: 0, buffer: Vec::new(), resting: None };
         Ok((log, records))
     }
@@ -307,6 +315,19 @@ mod tests {
             let expected = usize::from(flipped >= first);
             assert_eq!(found, (1..=expected as u64).map(record).collect::<Vec<_>>(), "flipped {flipped}");
         }
+    }
+
+    #[test]
+    fn of_two_records_with_one_number_the_later_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d.db");
+        let (mut log, _) = open(&path);
+        (1..=3).for_each(|n| put(&mut log, n));
+        assert!(log.switch(0, 1));
+        let later = Record { events: b"other".to_vec(), ..record(2) };
+        log.add(later.first_event, later.first_run, later.at, &later.events);
+        log.commit().unwrap();
+        assert_eq!(open(&path).1, [record(1), later]);
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use doorbell_core::Clock;
-use doorbell_core::ports::StoreError;
+use doorbell_core::ports::{Store as _, StoreError};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::errors::sort;
 use super::lock::{OwnerLock, beside};
 use super::schema::{check_version, open_reader};
+use super::{SqliteOptions, SqliteStore, acklog};
 
 /// Copies the database at `from` to the new file `to`, also while another process holds it. Called on a thread that may
 /// block.
@@ -23,8 +24,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     refuse_existing(to)?;
     let part = beside(to, ".part");
     let said = copy_to_part(from, &part).and_then(|()| publish(&part, to));
-    for leftover in [part.clone(), beside(&part, "-wal"), beside(&part, "-shm"), beside(&part, "-journal")] {
-        let _ = std::fs::remove_file(leftover);
+    for suffix in ["", "-wal", "-shm", "-journal", ".lock", acklog::SUFFIXES[0], acklog::SUFFIXES[1]] {
+        let _ = std::fs::remove_file(beside(&part, suffix));
     }
     said
 }
@@ -32,6 +33,8 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
 fn copy_to_part(from: &Path, part: &Path) -> Result<(), StoreError> {
     let _ = std::fs::remove_file(part);
     create_private(part)?;
+    // Before the tables: what was acknowledged until now is either still here then, or in the tables by then.
+    let acks = acklog::SUFFIXES.map(|suffix| (suffix, std::fs::read(beside(from, suffix)).unwrap_or_default()));
     let source = open_reader(from)?;
     let mut target = Connection::open(part).map_err(|e| sort(&e))?;
     {
@@ -42,7 +45,27 @@ fn copy_to_part(from: &Path, part: &Path) -> Result<(), StoreError> {
             other => return Err(StoreError::Unavailable(format!("the copy was not finished ({other:?}); try again"))),
         }
     }
-    target.close().map_err(|(_, e)| sort(&e))
+    target.close().map_err(|(_, e)| sort(&e))?;
+    if acks.iter().all(|(_, bytes)| bytes.is_empty()) {
+        return Ok(());
+    }
+    for (suffix, bytes) in &acks {
+        let path = beside(part, suffix);
+        create_private(&path)?;
+        let failed = |e| StoreError::Unavailable(format!("writing {}: {e}", path.display()));
+        std::fs::write(&path, bytes).map_err(failed)?;
+    }
+    take_over(part)
+}
+
+/// Writes what the copied ack log holds into the copied tables, as a start of the server would.
+fn take_over(part: &Path) -> Result<(), StoreError> {
+    let options = SqliteOptions { readers: 1, reserve_bytes: 0, min_free_bytes: 0, ..SqliteOptions::default() };
+    let store = SqliteStore::open(part, options, &Clock::system())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|e| StoreError::Unavailable(format!("cannot finish the copy: {e}")))?;
+    runtime.block_on(store.close());
+    Ok(())
 }
 
 /// Puts the whole copy on disk under its final name.
@@ -85,7 +108,7 @@ pub fn restore(from: &Path, to: &Path, clock: &Clock) -> Result<(), StoreError> 
 
 /// Also a log that was left beside it: SQLite would play it into whatever file stands there.
 fn refuse_existing(to: &Path) -> Result<(), StoreError> {
-    let [one, two] = super::acklog::SUFFIXES;
+    let [one, two] = acklog::SUFFIXES;
     let beside = ["-wal", "-shm", "-journal", one, two].map(|suffix| super::lock::beside(to, suffix));
     match std::iter::once(to).chain(beside.iter().map(PathBuf::as_path)).find(|path| path.symlink_metadata().is_ok()) {
         Some(path) => Err(exists(path)),

@@ -247,19 +247,28 @@ async fn the_ack_log_alone_brings_everything_back() {
     let stats = b.store.stats().await.unwrap();
     b.store.close().await;
 
-    let b = open(&after, &clock, |_| {});
-    let there = b.store.events(EventQuery::default(), all(1000)).await.unwrap().items;
-    assert_eq!(format!("{there:#?}"), format!("{events:#?}"));
-    assert_eq!(b.store.stats().await.unwrap(), stats);
-    for (n, receipt) in stored.iter().enumerate() {
-        let Receipt::Stored { event, runs } = receipt else { panic!("{n}: {receipt:?}") };
-        for run in runs {
-            assert_eq!(b.store.run(*run).await.unwrap().event, *event);
+    // A backup of what a killed process left has it too.
+    let copied = directory.path().join("copied.db");
+    let (from, to) = (after.clone(), copied.clone());
+    tokio::task::spawn_blocking(move || doorbell_store::backup(&from, &to)).await.unwrap().unwrap();
+    for path in [&copied, &after] {
+        let b = open(path, &clock, |_| {});
+        let there = b.store.events(EventQuery::default(), all(1000)).await.unwrap().items;
+        assert_eq!(format!("{there:#?}"), format!("{events:#?}"));
+        assert_eq!(b.store.stats().await.unwrap(), stats);
+        for (n, receipt) in stored.iter().enumerate() {
+            let Receipt::Stored { event, runs } = receipt else { panic!("{n}: {receipt:?}") };
+            for run in runs {
+                assert_eq!(b.store.run(*run).await.unwrap().event, *event);
+            }
         }
+        let again = b.admit(vec![keyed("299 0", vec![])]).await.unwrap();
+        assert!(matches!(again[0], Receipt::Duplicate { .. }), "{again:?}");
+        b.store.close().await;
     }
-    let again = b.admit(vec![keyed("299 0", vec![])]).await.unwrap();
-    assert!(matches!(again[0], Receipt::Duplicate { .. }), "{again:?}");
-    b.store.close().await;
+    let left = std::fs::read_dir(directory.path()).unwrap().flatten().map(|file| file.file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("part")).collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
