@@ -10,6 +10,7 @@
 //! At opening, records whose numbers the tables have not given out are written into the tables before anything else.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use doorbell_core::StoreTag;
 use doorbell_core::ports::StoreError;
 
+use super::backup::parent;
 use super::lock::beside;
 
 /// A file that is longer ends its lap.
@@ -66,7 +68,11 @@ impl AckLog {
             file.map_err(|e| StoreError::Unavailable(format!("cannot open {}: {e}", path.display())))
         };
         let files = [open(&paths[0])?, open(&paths[1])?];
-        let (mut lap, mut records) = (0, Vec::new());
+        // A file whose name is not on disk is not there after a power cut, whatever was synced into it.
+        File::open(parent(database)).and_then(|directory| directory.sync_all()).map_err(|e| {
+            StoreError::Unavailable(format!("cannot sync the directory of {}: {e}", database.display()))
+        })?;
+        let mut laps = Vec::new();
         for (file, path) in files.iter().zip(&paths) {
             let bytes =
                 read(file).map_err(|e| StoreError::Unavailable(format!("cannot read {}: {e}", path.display())))?;
@@ -77,12 +83,15 @@ impl AckLog {
                     path.display()
                 )));
             }
-            lap = lap.max(header.lap);
-            records.extend(read_lap(&bytes, header.lap));
+            laps.push((header.lap, read_lap(&bytes, header.lap)));
         }
-        records.sort_by_key(|record| record.first_event);
+        laps.sort_by_key(|(lap, _)| *lap);
+        // A torn write may have left records of a lap whose header is not on disk. Numbers that are drawn make sure that no
+        // later lap takes them for its own.
+        let drawn = RandomState::new().hash_one(()) & u64::from(u32::MAX);
+        let lap = laps.last().map_or(0, |(lap, _)| *lap).wrapping_add(drawn);
         let log = Self { files, paths, active: 0, tag, lap, at: 0, buffer: Vec::new(), resting: None };
-        Ok((log, records))
+        Ok((log, standing(laps.into_iter().flat_map(|(_, records)| records))))
     }
 
     /// Whether `bytes` more fit into this lap.
@@ -219,6 +228,19 @@ fn read(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The records that count, of all in the order in which they were written. A number that comes again was not acknowledged
+/// the first time: that write failed, after whole records of it.
+fn standing(all: impl Iterator<Item = Record>) -> Vec<Record> {
+    let mut standing: Vec<Record> = Vec::new();
+    for record in all {
+        while standing.last().is_some_and(|before| before.first_event >= record.first_event) {
+            standing.pop();
+        }
+        standing.push(record);
+    }
+    standing
+}
+
 /// The whole records of a lap. What follows the last whole one was never acknowledged.
 fn read_lap(bytes: &[u8], lap: u64) -> Vec<Record> {
     let mut records = Vec::new();
@@ -307,6 +329,21 @@ mod tests {
             let expected = usize::from(flipped >= first);
             assert_eq!(found, (1..=expected as u64).map(record).collect::<Vec<_>>(), "flipped {flipped}");
         }
+    }
+
+    #[test]
+    fn a_number_that_comes_again_was_not_acknowledged_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d.db");
+        let (mut log, _) = open(&path);
+        (1..=4).for_each(|n| put(&mut log, n));
+        // As if 3 and 4 were of a write that failed after whole records: their numbers were given to others.
+        log.at = LAP_BYTES;
+        assert!(!log.has_room(1) && log.switch(0, 1));
+        log.add(3, 30, 5, b"another");
+        log.commit().unwrap();
+        let another = Record { first_event: 3, first_run: 30, at: 5, events: b"another".to_vec() };
+        assert_eq!(open(&path).1, [record(1), record(2), another]);
     }
 
     #[test]

@@ -18,15 +18,31 @@ use super::schema::{check_version, open_reader};
 /// block.
 ///
 /// # Errors
-/// If `to` exists or cannot be written, or `from` cannot be read.
+/// If `to` exists or cannot be written, or `from` cannot be read, or was cut off and not opened since: the last
+/// acknowledged events are then beside it, and the copy would not have them.
 pub fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     refuse_existing(to)?;
+    refuse_cut_off(from)?;
     let part = beside(to, ".part");
     let said = copy_to_part(from, &part).and_then(|()| publish(&part, to));
     for leftover in [part.clone(), beside(&part, "-wal"), beside(&part, "-shm"), beside(&part, "-journal")] {
         let _ = std::fs::remove_file(leftover);
     }
     said
+}
+
+/// A clean stop leaves no ack log, and a process that runs sees to its own.
+fn refuse_cut_off(from: &Path) -> Result<(), StoreError> {
+    let logs = super::acklog::SUFFIXES.map(|suffix| beside(from, suffix));
+    let is_left = |path: &PathBuf| path.metadata().is_ok_and(|found| found.len() > 0);
+    match logs.iter().find(|path| is_left(path)) {
+        Some(log) if !super::lock::is_held(from) => Err(StoreError::Conflict(format!(
+            "{} was not closed cleanly, and {} may hold acknowledged events that are not in it yet: start the server on it once, or copy all files of that name together",
+            from.display(),
+            log.display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn copy_to_part(from: &Path, part: &Path) -> Result<(), StoreError> {
@@ -106,7 +122,7 @@ pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
     options.map(drop).map_err(|e| StoreError::Unavailable(format!("cannot write {}: {e}", path.display())))
 }
 
-fn parent(path: &Path) -> PathBuf {
+pub(super) fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),

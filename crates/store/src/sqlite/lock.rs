@@ -61,6 +61,12 @@ impl OwnerLock {
     }
 }
 
+/// Whether a process has the database open as its owner.
+pub(super) fn is_held(database: &Path) -> bool {
+    let Ok(file) = File::open(database) else { return false };
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// The path of a file that belongs to the database.
 pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
