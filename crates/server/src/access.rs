@@ -31,7 +31,11 @@ enum About {
 /// What a call needs; none: the admin token.
 fn need(method: &Method, route: &str) -> Option<(Right, About)> {
     let path = route.strip_prefix("/api/v1")?;
-    let read = *method == Method::GET;
+    // Whatever answers GET answers HEAD too.
+    let read = matches!(*method, Method::GET | Method::HEAD);
+    if !read && *method != Method::POST {
+        return None;
+    }
     let need = match path {
         "/agents/{name}" if read => (Right::Read, About::Agent),
         "/agents/{name}/pause" | "/agents/{name}/resume" => (Right::Operate, About::Agent),
@@ -132,6 +136,14 @@ mod tests {
         assert_eq!(named(pause, "/api/v1/agents/worker/pause"), "worker");
         assert_eq!(named(show, "/runs/run_1"), "run_1");
         assert_eq!(named("/api/v1/runs", "/runs"), "");
+    }
+
+    /// Its length tells of what it would have listed.
+    #[test]
+    fn a_head_needs_what_its_get_needs() {
+        assert_eq!(need(&Method::HEAD, "/api/v1/events"), Some((Right::Read, About::House)));
+        assert_eq!(need(&Method::HEAD, "/api/v1/runs/{id}"), Some((Right::Read, About::Run)));
+        assert_eq!(need(&Method::DELETE, "/api/v1/events"), None);
     }
 
     /// Every documented call has been decided on: it is in the table, or here.

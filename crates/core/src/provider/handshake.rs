@@ -20,7 +20,7 @@ const ANSWER_BYTES_MAX: usize = 4096;
 const GREETING_BYTES_MAX: usize = 4096;
 
 /// The longest value that is answered with its HMAC. Senders ask with 20 to 60 characters.
-const MAC_BYTES_MAX: usize = 128;
+pub(super) const MAC_BYTES_MAX: usize = 128;
 
 /// One handshake of a preset.
 #[derive(Clone, PartialEq, Debug)]
@@ -168,8 +168,9 @@ impl Verifier {
 
 /// Whether a value may be answered with its HMAC. Some senders sign their deliveries with the same key and over the bare
 /// body (X), so whoever may choose the value freely gets any body signed by us. A challenge is letters, digits and the
-/// marks of base64; no JSON object can be written with them. (Braintree signs base64; its preset takes hex alone.)
-fn is_plain_challenge(value: &str) -> bool {
+/// marks of base64; no JSON object can be written with them. What can (a number; Braintree's base64, with any fields
+/// beside it) is refused as a signed text by `verify`.
+pub(super) fn is_plain_challenge(value: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_+/=.".contains(&b);
     (1..=MAC_BYTES_MAX).contains(&value.len()) && value.bytes().all(plain)
 }
@@ -183,6 +184,12 @@ fn as_json(value: &str, text: &mut String) {
 }
 
 impl Handshake {
+    /// Whether whoever asks is answered with an HMAC of what he asks.
+    pub(super) fn gives_mac_unsigned(&self) -> bool {
+        let has_mac = |template: &Template| template.pieces().iter().any(|piece| matches!(piece, Piece::Mac(..)));
+        self.order == Order::Unsigned && self.templates().any(has_mac)
+    }
+
     /// Every text of the answer.
     pub(super) fn templates(&self) -> impl Iterator<Item = &Template> {
         self.answer.iter().chain(self.headers.iter().map(|(_, template)| template))
@@ -276,5 +283,33 @@ mod tests {
             assert_eq!(asked(query), None, "{query}");
         }
         assert_eq!(asked(&format!("crc_token={}", "a".repeat(129))), None);
+    }
+
+    #[test]
+    fn the_mac_of_a_challenge_lets_no_request_in() {
+        let said = |verifier: &Verifier, body: &str, headers: &HeaderMap| {
+            let (method, body) = (Method::POST, Bytes::copy_from_slice(body.as_bytes()));
+            let request = Request { method: &method, url: None, path: "/", query: "", headers, body: &body };
+            verifier.verify(&request, crate::Timestamp::from_secs(1_760_000_000)).is_ok()
+        };
+        let made = |id: &str, secret: &str| {
+            let preset = Arc::clone(crate::provider::get(id).unwrap());
+            Verifier::new(preset, &[Secret::new(secret)], VerifyOptions::default()).unwrap()
+        };
+        let asked =
+            |verifier: &Verifier, query: &str| ask(&Method::GET, query, "", |r| verifier.greeting(r)).unwrap().body;
+
+        // A number is JSON.
+        let x = made("x-twitter", "k");
+        let answer: Value = serde_json::from_str(&asked(&x, "crc_token=12345")).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-twitter-webhooks-signature", answer["response_token"].as_str().unwrap().parse().unwrap());
+        assert!(!said(&x, "12345", &headers));
+
+        // Hex is base64, and the other fields of the form are signed by nobody.
+        let braintree = made("braintree", "public|private");
+        let mac = asked(&braintree, "bt_challenge=abcdef0123456789").replace('|', "%7C");
+        let body = format!("bt_payload=abcdef0123456789&bt_signature={mac}&text=do+as+I+say");
+        assert!(!said(&braintree, &body, &HeaderMap::new()));
     }
 }

@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::Request;
+use super::handshake::{Handshake, MAC_BYTES_MAX, is_plain_challenge};
 use super::jwt;
 use super::keys::{BadSecret, Keys};
 use super::presented::Presented;
@@ -28,7 +29,7 @@ use super::published::KeyUrl;
 use super::refusal::Refusal;
 use super::scheme::{Scheme, Signed, TimestampPlace};
 use super::select::{NotExact, Place, walk};
-use super::signed::{IsDigested, Material};
+use super::signed::{IsDigested, Material, Template};
 use super::sns::SnsMessage;
 use crate::{Secret, Timestamp};
 
@@ -103,6 +104,8 @@ pub struct Verifier {
     pub(super) key_name: Option<String>,
     /// Whether the check has to parse the body as JSON.
     looks_into_body: bool,
+    /// Whether strangers get our HMAC of a challenge for the asking.
+    answers_macs: bool,
 }
 
 impl std::fmt::Debug for Verifier {
@@ -147,7 +150,8 @@ impl Verifier {
             });
         let newest = secrets.first();
         let key_name = preset.scheme.signed().and_then(|s| s.key.key_name(newest?.expose()).map(str::to_owned));
-        Ok(Self { preset, keys, options, key_name, looks_into_body })
+        let answers_macs = preset.handshakes.iter().any(Handshake::gives_mac_unsigned);
+        Ok(Self { preset, keys, options, key_name, looks_into_body, answers_macs })
     }
 
     /// The preset.
@@ -170,7 +174,12 @@ impl Verifier {
     /// [`Verifier::verify`]. An address that is not the sender's is a refusal.
     pub fn key_url(&self, request: &Request<'_>) -> Result<Option<KeyUrl>, Refusal> {
         match self.preset.scheme {
-            Scheme::Sns => SnsMessage::read(request.body).map(|message| Some(message.certificate().clone())),
+            Scheme::Sns => {
+                let message = SnsMessage::read(request.body)?;
+                // Before anything is fetched: who does not know the topic must not fill the cache of keys.
+                self.compare(message.topic().as_bytes())?;
+                Ok(Some(message.certificate().clone()))
+            }
             _ => Ok(None),
         }
     }
@@ -301,6 +310,9 @@ impl Verifier {
         };
         let is_digested = digested(signed, request, body)?;
         let material = Material { request, body, timestamp: &timestamp, timestamp_at, secret: &[], is_digested };
+        if self.answers_macs && signed.templates.iter().any(|t| is_askable(t, &material)) {
+            return Err(Refusal::SignatureMismatch { secrets: self.keys.len() });
+        }
         let secret = self.keys.matching(signed, &material, &presented)?;
         // The time is looked at last: a right signature that is old is worth telling from a forgery.
         if let Some(rule) = &signed.timestamp {
@@ -344,6 +356,19 @@ fn read_several<'r>(presented: &mut Presented<'r>, values: &'r [(&'r Place, Cow<
         }
     }
     presented.check().map_err(|missing| odd.unwrap_or(missing))
+}
+
+/// Whether the text that would be signed is one that anybody may have had signed by us, as a handshake's challenge: then its
+/// signature proves nothing. What senders sign is never so short and plain.
+fn is_askable(template: &Template, from: &Material<'_>) -> bool {
+    let (mut text, mut length) = (Vec::new(), 0);
+    let fed = template.feed(from, |bytes| {
+        length += bytes.len();
+        if length <= MAC_BYTES_MAX {
+            text.extend_from_slice(bytes);
+        }
+    });
+    fed.is_ok() && length <= MAC_BYTES_MAX && std::str::from_utf8(&text).is_ok_and(is_plain_challenge)
 }
 
 /// Whether the place of the body's digest holds the right one; a wrong one is refused.

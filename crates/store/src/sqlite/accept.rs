@@ -43,6 +43,11 @@ impl Prepared {
         }
         Ok(Self { at, events, bytes })
     }
+
+    /// The runs of all its events.
+    pub(super) fn runs(&self) -> impl Iterator<Item = &NewRun> {
+        self.events.iter().flat_map(|event| &event.runs)
+    }
 }
 
 /// Statements of the accepting path.

@@ -10,6 +10,7 @@
 //! At opening, records whose numbers the tables have not given out are written into the tables before anything else.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use doorbell_core::StoreTag;
 use doorbell_core::ports::StoreError;
 
+use super::backup::parent;
 use super::lock::beside;
 
 /// A file that is longer ends its lap.
@@ -66,6 +68,10 @@ impl AckLog {
             file.map_err(|e| StoreError::Unavailable(format!("cannot open {}: {e}", path.display())))
         };
         let files = [open(&paths[0])?, open(&paths[1])?];
+        // A file whose name is not on disk is not there after a power cut, whatever was synced into it.
+        File::open(parent(database)).and_then(|directory| directory.sync_all()).map_err(|e| {
+            StoreError::Unavailable(format!("cannot sync the directory of {}: {e}", database.display()))
+        })?;
         let mut laps = Vec::new();
         for (file, path) in files.iter().zip(&paths) {
             let bytes =
@@ -80,17 +86,12 @@ impl AckLog {
             laps.push((header.lap, read_lap(&bytes, header.lap)));
         }
         laps.sort_by_key(|(lap, _)| *lap);
-        let lap = laps.last().map_or(0, |(lap, _)| *lap);
-        let mut records: Vec<Record> = Vec::new();
-        for record in laps.into_iter().flat_map(|(_, records)| records) {
-            // A number that was given again later: the first time it was never acknowledged, its writing failed.
-            while records.last().is_some_and(|last| last.first_event >= record.first_event) {
-                records.pop();
-            }
-            records.push(record);
-        }
+        // A torn write may have left records of a lap whose header is not on disk. Numbers that are drawn make sure that no
+        // later lap takes them for its own.
+        let drawn = RandomState::new().hash_one(()) & u64::from(u32::MAX);
+        let lap = laps.last().map_or(0, |(lap, _)| *lap).wrapping_add(drawn);
         let log = Self { files, paths, active: 0, tag, lap, at: 0, buffer: Vec::new(), resting: None };
-        Ok((log, records))
+        Ok((log, standing(laps.into_iter().flat_map(|(_, records)| records))))
     }
 
     /// Whether `bytes` more fit into this lap.
@@ -227,6 +228,19 @@ fn read(file: &File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The records that count, of all in the order in which they were written. A number that comes again was not acknowledged
+/// the first time: that write failed, after whole records of it.
+fn standing(all: impl Iterator<Item = Record>) -> Vec<Record> {
+    let mut standing: Vec<Record> = Vec::new();
+    for record in all {
+        while standing.last().is_some_and(|before| before.first_event >= record.first_event) {
+            standing.pop();
+        }
+        standing.push(record);
+    }
+    standing
+}
+
 /// The whole records of a lap. What follows the last whole one was never acknowledged.
 fn read_lap(bytes: &[u8], lap: u64) -> Vec<Record> {
     let mut records = Vec::new();
@@ -318,16 +332,18 @@ mod tests {
     }
 
     #[test]
-    fn of_two_records_with_one_number_the_later_counts() {
+    fn a_number_that_comes_again_was_not_acknowledged_before() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("d.db");
         let (mut log, _) = open(&path);
-        (1..=3).for_each(|n| put(&mut log, n));
-        assert!(log.switch(0, 1));
-        let later = Record { events: b"other".to_vec(), ..record(2) };
-        log.add(later.first_event, later.first_run, later.at, &later.events);
+        (1..=4).for_each(|n| put(&mut log, n));
+        // As if 3 and 4 were of a write that failed after whole records: their numbers were given to others.
+        log.at = LAP_BYTES;
+        assert!(!log.has_room(1) && log.switch(0, 1));
+        log.add(3, 30, 5, b"another");
         log.commit().unwrap();
-        assert_eq!(open(&path).1, [record(1), later]);
+        let another = Record { first_event: 3, first_run: 30, at: 5, events: b"another".to_vec() };
+        assert_eq!(open(&path).1, [record(1), record(2), another]);
     }
 
     #[test]

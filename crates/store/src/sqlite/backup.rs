@@ -62,10 +62,11 @@ fn copy_to_part(from: &Path, part: &Path) -> Result<(), StoreError> {
 fn take_over(part: &Path) -> Result<(), StoreError> {
     let options = SqliteOptions { readers: 1, reserve_bytes: 0, min_free_bytes: 0, ..SqliteOptions::default() };
     let store = SqliteStore::open(part, options, &Clock::system())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|e| StoreError::Unavailable(format!("cannot finish the copy: {e}")))?;
-    runtime.block_on(store.close());
-    Ok(())
+    let failed = |what: String| StoreError::Unavailable(format!("cannot finish the copy: {what}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| failed(e.to_string()))?;
+    // On a thread of its own: the caller's may belong to a runtime already.
+    let closed = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(store.close())).join());
+    closed.map_err(|_| failed("the store did not close".to_owned()))
 }
 
 /// Puts the whole copy on disk under its final name.
@@ -129,7 +130,7 @@ pub(super) fn create_private(path: &Path) -> Result<(), StoreError> {
     options.map(drop).map_err(|e| StoreError::Unavailable(format!("cannot write {}: {e}", path.display())))
 }
 
-fn parent(path: &Path) -> PathBuf {
+pub(super) fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
 use doorbell_core::lane::LaneId;
-use doorbell_core::run::State;
+use doorbell_core::run::{NewRun, State};
 use doorbell_core::{Name, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
 
@@ -208,6 +208,21 @@ impl Book {
     /// The numbers that the next event and the next run will be given.
     pub(super) fn upcoming(&self) -> (u64, u64) {
         (self.next_seq, self.next_run)
+    }
+
+    /// Numbers from these on were given to nobody in the end.
+    pub(super) fn go_back_to(&mut self, (next_seq, next_run): (u64, u64)) {
+        (self.next_seq, self.next_run) = (next_seq, next_run);
+    }
+
+    /// Counts no more new runs that were counted as queued.
+    pub(super) fn take_back<'r>(&mut self, runs: impl Iterator<Item = &'r NewRun>) {
+        for run in runs {
+            if let Some(queue) = self.names.queue_of(run.agent.as_str(), run.trigger.as_str()) {
+                // Only a queue without a name could not be counted, and this one has both.
+                let _ = self.add(queue, State::Queued, -1);
+            }
+        }
     }
 
     /// Numbers before these were given out.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test, too")]
 
+mod cut_off;
 mod file;
 mod memory;
 mod model;

@@ -7,7 +7,7 @@ use super::super::acklog::{Failed, Record};
 use super::super::errors::Fail;
 use super::super::space::Space;
 use super::super::writer::{Step, Tx};
-use super::{LOGGED_BYTES_MAX, Owed, PENDING_BYTES_MAX, PENDING_MAX, Session, Sync, accept};
+use super::{Effects, LOGGED_BYTES_MAX, Owed, PENDING_BYTES_MAX, PENDING_MAX, Session, Sync, accept};
 
 /// Records whose rows are owed.
 #[derive(Default)]
@@ -46,22 +46,30 @@ impl Session<'_> {
         if short || !self.make_room(size, space) {
             return false;
         }
-        let admitted = self.admit(batch);
-        if !matches!(admitted, Ok(true)) {
-            self.take_back();
-            return false;
+        let before = self.book.upcoming();
+        match self.admit(batch) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.take_back(batch, before);
+                return false;
+            }
+            Err(_) => {
+                self.log.forget();
+                self.undo();
+                return false;
+            }
         }
         match self.log.commit() {
             Ok(()) => self.hot.dedup.logged(),
             Err(Failed::Write(error)) => {
                 tracing::warn!(error = %error, "The ack log cannot be written; the tables take over.");
-                self.take_back();
+                self.take_back(batch, before);
                 return false;
             }
             Err(Failed::Sync(error)) => {
                 let error = StoreError::Fatal(format!("an fsync failed, so what is on disk is not known: {error}"));
                 self.shared.fail_for_good(&error);
-                self.take_back();
+                self.take_back(batch, before);
                 batch.iter_mut().for_each(|step| step.fail(error.clone()));
                 return true;
             }
@@ -112,10 +120,18 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Forgets what [`Session::admit`] gave out.
-    fn take_back(&mut self) {
+    /// Forgets what [`Session::admit`] gave out. Without a look at the tables: a duplicate must not cost what all that is
+    /// queued costs to count.
+    fn take_back(&mut self, batch: &mut [Box<dyn Step>], before: (u64, u64)) {
         self.log.forget();
-        self.undo();
+        self.effects = Effects::default();
+        self.hot.dedup.forget();
+        for job in batch.iter_mut().filter_map(|step| step.admission()) {
+            if job.logged.take().is_some() {
+                self.book.take_back(job.input.runs());
+            }
+        }
+        self.book.go_back_to(before);
     }
 
     /// Sees to it that the log can take `bytes`, by going on in the other file if need be. False if the rows cannot be

@@ -148,8 +148,6 @@ struct Session<'c> {
     begin: Statement<'c>,
     begin_reading: Statement<'c>,
     commit: Statement<'c>,
-    sync_later: Statement<'c>,
-    sync_full: Statement<'c>,
 }
 
 impl<'c> Session<'c> {
@@ -172,8 +170,6 @@ impl<'c> Session<'c> {
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             begin_reading: conn.prepare("BEGIN")?,
             commit: conn.prepare("COMMIT")?,
-            sync_later: conn.prepare("PRAGMA synchronous = NORMAL")?,
-            sync_full: conn.prepare("PRAGMA synchronous = FULL")?,
         })
     }
 
@@ -245,6 +241,11 @@ impl<'c> Session<'c> {
 
     /// Commits the batch; if that fails, its steps one by one.
     fn settle(&mut self, batch: &mut [Box<dyn Step>], notes: &[NewDecision], space: &mut Space) {
+        // It may have come to that since the batch began: then nothing is promised any more.
+        if let Some(error) = self.shared.fatal.get() {
+            batch.iter_mut().for_each(|step| step.fail(error.clone()));
+            return;
+        }
         let Err(error) = self.attempt(batch, notes, space, Sync::Full, Owed::First) else { return };
         if !notes.is_empty() {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
@@ -299,10 +300,12 @@ impl<'c> Session<'c> {
     ) -> rusqlite::Result<()> {
         let stuck = owed == Owed::Later && !self.pending.records.is_empty();
         let short = short || stuck;
-        let changes = self.conn.total_changes();
+        // A commit is sure to wait for the disk only if it dirtied a page; new rows do, and an update that changes nothing
+        // does not, though it counts as a change.
+        let wrote = !stuck && !self.pending.records.is_empty();
         self.hot.dedup.begin();
         if sync == Sync::Later {
-            self.sync_later.execute([])?;
+            self.synchronous(Sync::Later)?;
         }
         self.begin.execute([])?;
         let mut tx = Tx {
@@ -317,6 +320,10 @@ impl<'c> Session<'c> {
         for record in self.pending.records.iter().filter(|_| !stuck) {
             accept::write_record(&mut tx, record)?;
         }
+        if !stuck {
+            // From here on the tables have them: what a step deletes of them must not be written again by a recovery.
+            tx.book.owed = None;
+        }
         for step in steps {
             step.run(&mut tx)?;
         }
@@ -328,12 +335,21 @@ impl<'c> Session<'c> {
         self.commit.execute([])?;
         self.hot.dedup.keep();
         if !stuck {
-            self.settled(if self.conn.total_changes() > changes { sync } else { Sync::Later });
+            self.settled(if wrote { sync } else { Sync::Later });
         }
         if sync == Sync::Later {
-            self.sync_full.execute([])?;
+            self.synchronous(Sync::Full)?;
         }
         Ok(())
+    }
+
+    /// From now on commits wait for the disk, or do not. Not a prepared statement: SQLite carries this one out while it
+    /// prepares it.
+    fn synchronous(&self, sync: Sync) -> rusqlite::Result<()> {
+        self.conn.execute_batch(match sync {
+            Sync::Full => "PRAGMA synchronous = FULL",
+            Sync::Later => "PRAGMA synchronous = NORMAL",
+        })
     }
 
     /// A transaction is committed, the owed rows with it.
@@ -355,7 +371,7 @@ impl<'c> Session<'c> {
             self.shared.fail_for_good(&StoreError::Fatal(format!("a rollback failed: {error}")));
         }
         self.hot.dedup.forget();
-        let read = self.sync_full.execute([]).and_then(|_| Book::read(self.conn, self.shared.names.clone()));
+        let read = self.synchronous(Sync::Full).and_then(|()| Book::read(self.conn, self.shared.names.clone()));
         let said = read.and_then(|book| {
             self.book = book;
             self.readmit()
