@@ -62,11 +62,15 @@ fn copy_to_part(from: &Path, part: &Path) -> Result<(), StoreError> {
 fn take_over(part: &Path) -> Result<(), StoreError> {
     let options = SqliteOptions { readers: 1, reserve_bytes: 0, min_free_bytes: 0, ..SqliteOptions::default() };
     let store = SqliteStore::open(part, options, &Clock::system())?;
-    let failed = |what: String| StoreError::Unavailable(format!("cannot finish the copy: {what}"));
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| failed(e.to_string()))?;
     // On a thread of its own: the caller's may belong to a runtime already.
-    let closed = std::thread::scope(|scope| scope.spawn(|| runtime.block_on(store.close())).join());
-    closed.map_err(|_| failed("the store did not close".to_owned()))
+    let close = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        runtime.block_on(store.close());
+        Ok::<(), std::io::Error>(())
+    };
+    let closed = std::thread::scope(|scope| scope.spawn(close).join());
+    let failed = |what: String| StoreError::Unavailable(format!("cannot finish the copy: {what}"));
+    closed.map_err(|_| failed("closing it broke off".to_owned()))?.map_err(|e| failed(e.to_string()))
 }
 
 /// Puts the whole copy on disk under its final name.
