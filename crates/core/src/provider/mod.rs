@@ -9,7 +9,7 @@
 //! preset  the data          parse ─ parse_verify ─ read   from TOML, all faults at once
 //! scheme  how it is signed  select ─ signed ─ canonical   places in a request, texts put together from them
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
-//!                           encoding   jwt   signed tokens
+//!                           encoding   jwt, jwks   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept
 //! sns     what is signed, and whose certificate   published   keys that are fetched
 //! sign    the other side, for tests, `send` and `demo`
@@ -18,6 +18,7 @@
 mod canonical;
 mod encoding;
 mod handshake;
+mod jwks;
 mod jwt;
 mod keep;
 mod key_form;
@@ -59,7 +60,8 @@ pub use published::{KeyCache, KeyUnavailable, KeyUrl};
 pub use read::PresetFault;
 pub use refusal::Refusal;
 pub use scheme::{
-    Algorithm, Hash, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace, TimestampRule,
+    Algorithm, Hash, JwtAlgorithm, JwtRule, PublicAlgorithm, Published, PublishedKey, Scheme, Signed, TimestampPlace,
+    TimestampRule,
 };
 pub use select::Place;
 pub use sign::{Draft, SignError, SignedParts, sign};

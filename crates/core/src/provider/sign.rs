@@ -96,6 +96,7 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
     }
     match &preset.scheme {
         Scheme::None => {}
+        scheme if scheme.fetches_keys() => return Err(SignError::NotOurs),
         Scheme::Sns => return Err(SignError::NotOurs),
         Scheme::Basic => {
             let value = format!("Basic {}", STANDARD.encode(secret.expose()));
