@@ -2,7 +2,7 @@
 //! machine say little, so every measure is a ratio against something that runs in the same minute: a bare axum handler,
 //! the disk's own fdatasync, the same client calling the agent directly. Rounds alternate; medians are printed.
 //!
-//! `cargo run --release -p doorbell-bench -- ack` (or `agent`, `queue`, `start`, `memory`, `all`); the binary under
+//! `cargo run --release -p doorbell-bench -- ack` (or `agent`, `queue`, `start`, `memory`, `verify`); the binary under
 //! test is `target/release/doorbell`.
 
 mod ack;
@@ -11,6 +11,7 @@ mod client;
 mod disk;
 mod door;
 mod queue;
+mod verify;
 
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ enum What {
     Start,
     /// Memory of an idle server.
     Memory,
+    /// The check of a signature against one written by hand, and what the presets cost at start.
+    Verify,
     /// A bare handler that answers 202; used by the others.
     #[command(hide = true)]
     Bare,
@@ -74,6 +77,7 @@ fn main() -> anyhow::Result<()> {
             What::Agent => agent::measure_rate(effort).await,
             What::Start => agent::measure_start(effort).await,
             What::Queue { events } => queue::measure(effort, events).await,
+            What::Verify => verify::measure(effort),
             What::Memory => door::measure_memory().await,
             What::Bare => door::serve_bare().await,
         }

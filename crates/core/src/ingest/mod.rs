@@ -6,8 +6,10 @@
 
 mod answer;
 mod checks;
+mod cloudevents;
 mod dedup;
 mod direct;
+mod read;
 mod route;
 mod sender;
 
@@ -15,9 +17,6 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
-
-use bytes::Bytes;
-use serde_json::Value;
 
 pub use answer::{Answer, No, Refused, Taken};
 use checks::{check_address, check_hops, check_open, check_rate, limit_failure};
@@ -31,7 +30,6 @@ use crate::house::House;
 use crate::ids::Name;
 use crate::lane::LaneId;
 use crate::limits::{Meter, Quota};
-use crate::payload::Body;
 use crate::ports::StoreError;
 use crate::provider::{self, Labels, Proof, Verified};
 use crate::source::{Source, Webhook};
@@ -221,8 +219,10 @@ async fn decide(
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
     }
-    let (body, view) = read(source, webhook, ring, checks)?;
-    if let Some(answer) = webhook.verifier.handshake(&ring.request, &view, &verified) {
+    let whole = read::whole(source, webhook, ring, checks)?;
+    if let Some(view) = whole.view()
+        && let Some(answer) = webhook.verifier.handshake(&ring.request, view, &verified)
+    {
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
     }
@@ -230,41 +230,18 @@ async fn decide(
     check_rate(webhook, ring.remote, house, checks)?;
     route::check_full(house, source).await?;
     let idempotency_key = ring.request.headers.get("idempotency-key").and_then(|v| v.to_str().ok());
+    let is_batch = whole.is_batch(webhook);
     let mut events = Vec::with_capacity(1);
-    for (at, (body, view)) in split(source, webhook, body, view)?.into_iter().enumerate() {
+    for (at, letter) in whole.letters(source, webhook, ring)?.into_iter().enumerate() {
         // One key for the whole request: with its place it is a key of the element.
-        let of_element =
-            idempotency_key.filter(|_| webhook.preset.payload.batch.is_some()).map(|k| format!("{k} {at}"));
-        let labels = webhook.preset.labels(&ring.request, &view);
-        let facts = Facts { hops, ..facts(webhook, ring, &verified, &labels, checks) };
+        let of_element = idempotency_key.filter(|_| is_batch).map(|k| format!("{k} {at}"));
+        let read::Letter { labels, headers, body, view, as_sent } = letter;
+        let facts = Facts { hops, headers, ..facts(webhook, ring, &verified, &labels, checks) };
         let vouched = vouch(&verified, &labels);
-        let as_sent = body.raw().clone();
-        let body = without_secrets(webhook, body)?;
         let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
     commit(house, source, events).await.map(Answer::Taken)
-}
-
-fn read(
-    source: &Source,
-    webhook: &Webhook,
-    ring: Ring<'_>,
-    checks: &mut Vec<Check>,
-) -> Result<(Body, Value), Box<Early>> {
-    let content_type =
-        ring.request.headers.get(http::header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
-    let outcome = Body::read(ring.request.body.clone(), content_type.as_deref(), &webhook.payload)
-        .and_then(|body| body.project(&source.paths).map(|view| (body, view)));
-    outcome.map_err(|unreadable| {
-        let seen = content_type.map_or_else(|| "no content type".to_owned(), std::borrow::Cow::into_owned);
-        checks.push(Check::failed("body", "a body that can be read", format!("{unreadable} ({seen:.100})")));
-        let (no, code) = match unreadable.http_status() {
-            415 => (No::MediaType, "unsupported_media_type"),
-            _ => (No::Unreadable, "unreadable"),
-        };
-        Early::verified(no, code, unreadable.to_string())
-    })
 }
 
 async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {
@@ -287,39 +264,12 @@ fn handshake_decision(house: &House, source: &Source, remote: Option<IpAddr>, ch
     }
 }
 
-fn split(source: &Source, webhook: &Webhook, body: Body, view: Value) -> Result<Vec<(Body, Value)>, Box<Early>> {
-    let Some(path) = &webhook.preset.payload.batch else { return Ok(vec![(body, view)]) };
-    let unreadable = |e: crate::payload::Unreadable| Early::verified(No::Unreadable, "unreadable", e.to_string());
-    let parts = body.split(path).map_err(unreadable)?;
-    parts
-        .into_iter()
-        .map(|part| part.project(&source.paths).map(|view| (part, view)))
-        .collect::<Result<_, _>>()
-        .map_err(unreadable)
-}
-
-/// The body as it is kept. Where the preset knows of a secret in it (Slack's `token`), the body is kept as JSON without
-/// it, so that no agent, log, API or replay can see it; its digest was taken of what was sent.
-fn without_secrets(webhook: &Webhook, body: Body) -> Result<Body, Box<Early>> {
-    if !webhook.secret_in_body {
-        return Ok(body);
-    }
-    let unreadable = |e: crate::payload::Unreadable| Early::verified(No::Unreadable, "unreadable", e.to_string());
-    let mut value = body.value().map_err(unreadable)?;
-    if !webhook.preset.strip_body(&mut value) {
-        return Ok(body);
-    }
-    let json = Bytes::from(value.to_string());
-    Body::read(json, Some("application/json"), &crate::payload::PayloadRule::default()).map_err(unreadable)
-}
-
 fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels, checks: &[Check]) -> Facts {
     Facts {
         sender_id: labels.id.clone(),
         actor: labels.actor.clone(),
         time: labels.time,
         verified_by: verified.is_authenticated().then(|| sender::describe(webhook, verified)),
-        headers: webhook.kept_headers.of(ring.request.headers),
         query: webhook.preset.kept_query(ring.request.query),
         checks: checks.to_vec(),
         ..Facts::default()

@@ -1,9 +1,10 @@
 //! The check of the sender at the door: with the source's secrets, or with a key that is fetched first. Called by `decide`.
 
 use super::{Early, No, Ring, UNAVAILABLE_RETRY};
+use crate::Timestamp;
 use crate::decision::Check;
 use crate::house::House;
-use crate::provider::{Answer, KeyUnavailable, KeyUrl, Verified};
+use crate::provider::{Answer, KeyUnavailable, KeyUrl, Refusal, Verified};
 use crate::source::Webhook;
 
 /// Checks the sender. While its key cannot be had it is neither let in nor turned away: 503, and it may try again.
@@ -17,15 +18,11 @@ pub(super) async fn check(
     let verdict = match webhook.verifier.key_url(&ring.request) {
         Ok(None) => webhook.verifier.verify(&ring.request, now),
         Ok(Some(url)) => {
-            let key = match &webhook.keys {
-                Some(keys) => keys.get(&url, now).await,
-                None => Err(KeyUnavailable::without_client()),
-            };
-            let key = key.map_err(|fault| {
+            let verdict = with_key(webhook, ring, &url, now).await;
+            verdict.map_err(|fault| {
                 checks.push(Check::failed("signature", "the sender's key", fault.to_string()));
                 unavailable(&fault)
-            })?;
-            webhook.verifier.verify_with(&ring.request, &key)
+            })?
         }
         Err(refusal) => Err(refusal),
     };
@@ -38,6 +35,33 @@ pub(super) async fn check(
             checks.push(Check::failed("signature", refusal.wanted(), refusal.seen()));
             Err(Early::new(No::NotVerified, refusal.code(), refusal.to_string()))
         }
+    }
+}
+
+/// Checks a request whose key is fetched. Where the key may be what is wrong, with the one that stands there now.
+async fn with_key(
+    webhook: &Webhook,
+    ring: Ring<'_>,
+    url: &KeyUrl,
+    now: Timestamp,
+) -> Result<Result<Verified, Refusal>, KeyUnavailable> {
+    let Some(keys) = &webhook.keys else { return Err(KeyUnavailable::without_client()) };
+    let key = keys.get(url, now).await?;
+    let mut verdict = webhook.verifier.verify_with(&ring.request, &key, now);
+    if let Err(refusal) = &verdict
+        && webhook.verifier.may_be_stale(refusal)
+    {
+        match keys.renew(url, &key, now).await {
+            Ok(newer) if newer != key => verdict = webhook.verifier.verify_with(&ring.request, &newer, now),
+            Ok(_) => {}
+            // A key that is there says no: that is an answer. One that is not known here says nothing.
+            Err(_) if matches!(refusal, Refusal::SignatureMismatch { .. }) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    match verdict {
+        Err(Refusal::KeyUnreadable) => Err(KeyUnavailable::unreadable()),
+        verdict => Ok(verdict),
     }
 }
 

@@ -15,12 +15,15 @@
 //! because [`Body::data`] hands on the sender's own text.
 
 mod duplicates;
+mod members;
 mod paths;
 mod project;
 mod split;
 mod surrogates;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -279,6 +282,14 @@ impl Body {
         project::json(&self.json, &Paths::default())?;
         let parts = split::elements(&self.json, path)?;
         Ok(parts.into_iter().map(|part| Self { format: Format::Json, raw: part.clone(), json: part }).collect())
+    }
+
+    /// The members of a JSON object, each the sender's text for it; none if the body is none. Checks the whole document.
+    pub fn members(&self) -> Result<Option<BTreeMap<String, Bytes>>, Unreadable> {
+        match self.format {
+            Format::Json => members::of(&self.json),
+            _ => Ok(None),
+        }
     }
 
     fn plain(format: Format, raw: Bytes) -> Self {

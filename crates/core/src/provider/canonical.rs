@@ -156,9 +156,35 @@ fn escape(text: &str, kept: &[u8]) -> String {
     out
 }
 
+/// CRC-32 as in ISO 3309, zlib and PNG: the polynomial reversed, all ones before and after.
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| CRC_TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)] ^ (crc >> 8))
+}
+
+const CRC_TABLE: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut at: u32 = 0;
+    while at < 256 {
+        let (mut crc, mut bit) = (at, 0);
+        while bit < 8 {
+            crc = if crc & 1 == 1 { 0xedb8_8320 ^ (crc >> 1) } else { crc >> 1 };
+            bit += 1;
+        }
+        table[at as usize] = crc;
+        at += 1;
+    }
+    table
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crc_is_the_one_that_everybody_checks_with() {
+        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+        assert_eq!(crc32(b""), 0);
+    }
 
     #[test]
     fn a_port_is_added_where_there_is_none_and_taken_away_where_there_is_one() {

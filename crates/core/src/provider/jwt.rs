@@ -14,6 +14,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::Request;
 use super::encoding::{Encoding, Tag};
+use super::jwks;
 use super::keys::Keys;
 use super::refusal::Refusal;
 use super::scheme::JwtRule;
@@ -22,22 +23,46 @@ use crate::Timestamp;
 /// The longest token. Senders' are under 2 KiB, and a request's head holds 16.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
+/// What a token is held to, beside its rule.
+pub(super) struct Holding<'h> {
+    /// Who may have signed it.
+    pub(super) keys: Trusted<'h>,
+    /// The time, and how far our clock may be off.
+    pub(super) now: Timestamp,
+    pub(super) tolerance: Duration,
+    /// What the URL's claim has to say instead of the public URL.
+    pub(super) audience: Option<&'h str>,
+}
+
+/// Keys that a token may be signed with.
+pub(super) enum Trusted<'h> {
+    /// The source's.
+    Own(&'h Keys),
+    /// The set that the sender publishes, as it was fetched, and the source's secrets, one of which the owner's claim has to be.
+    Published(&'h [u8], &'h Keys),
+}
+
 /// Checks the token `text` against `rule`; gives the place of the secret that signed it.
 pub(super) fn check(
     rule: &JwtRule,
-    keys: &Keys,
+    holding: &Holding<'_>,
     text: &[u8],
     request: &Request<'_>,
-    (now, tolerance): (Timestamp, Duration),
 ) -> Result<usize, Refusal> {
-    let (signer, claims) = signed_claims(rule, keys, text)?;
+    let (now, tolerance) = (holding.now, holding.tolerance);
+    let (mut signer, claims) = signed_claims(rule, &holding.keys, text)?;
     times(rule, &claims, now, tolerance)?;
     if let Some(issuer) = &rule.issuer {
         is_text(&claims, "iss", issuer, "the sender's own name")?;
     }
     if let Some(claim) = &rule.url {
-        let url = request.url.ok_or(Refusal::UrlUnknown)?;
-        is_text(&claims, claim, url, "this source's public URL")?;
+        match holding.audience {
+            Some(audience) => is_text(&claims, claim, audience, "this source's `audience`")?,
+            None => is_text(&claims, claim, request.url.ok_or(Refusal::UrlUnknown)?, "this source's public URL")?,
+        }
+    }
+    if let (Some(claim), Trusted::Published(_, secrets)) = (&rule.owner, &holding.keys) {
+        signer = owner(&claims, claim, secrets)?;
     }
     if let Some((claim, encoding)) = &rule.body {
         let said = claims.get(claim).and_then(Value::as_str).ok_or_else(|| Refusal::ClaimMissing(claim.clone()))?;
@@ -51,7 +76,19 @@ pub(super) fn check(
     Ok(signer)
 }
 
-fn signed_claims(rule: &JwtRule, keys: &Keys, text: &[u8]) -> Result<(usize, Map<String, Value>), Refusal> {
+/// Whose token it is. An address that nobody has verified is nobody's (OpenID Connect Core 1.0, section 5.1).
+fn owner(claims: &Map<String, Value>, claim: &str, secrets: &Keys) -> Result<usize, Refusal> {
+    let said = claims.get(claim).and_then(Value::as_str).ok_or_else(|| Refusal::ClaimMissing(claim.to_owned()))?;
+    if claim == "email" && claims.get("email_verified") != Some(&Value::Bool(true)) {
+        return Err(Refusal::ClaimMismatch { claim: "email_verified".to_owned(), wanted: "true" });
+    }
+    let Keys::Plain(secrets) = secrets else { return Err(Refusal::CredentialMismatch { secrets: 0 }) };
+    let wanted = "what is this source's secret";
+    let found = secrets.iter().position(|s| s.matches(said.as_bytes()));
+    found.ok_or_else(|| Refusal::ClaimMismatch { claim: claim.to_owned(), wanted })
+}
+
+fn signed_claims(rule: &JwtRule, keys: &Trusted<'_>, text: &[u8]) -> Result<(usize, Map<String, Value>), Refusal> {
     let malformed = |seen| Refusal::SignatureMalformed {
         place: rule.place.clone(),
         wanted: format!("a token signed with {}", rule.algorithm.name()).into(),
@@ -73,8 +110,17 @@ fn signed_claims(rule: &JwtRule, keys: &Keys, text: &[u8]) -> Result<(usize, Map
         return Err(malformed("a token with extensions that are not known here"));
     }
     let signature = decode(signature).ok_or_else(|| malformed("a signature that is no base64url"))?;
-    let signer = keys.signer(message.as_bytes(), &signature);
-    let signer = signer.ok_or_else(|| Refusal::SignatureMismatch { secrets: keys.len() })?;
+    let signer = match keys {
+        Trusted::Own(keys) => {
+            let signer = keys.signer(message.as_bytes(), &signature);
+            signer.ok_or_else(|| Refusal::SignatureMismatch { secrets: keys.len() })?
+        }
+        Trusted::Published(set, _) => {
+            let name = header.get("kid").and_then(Value::as_str).ok_or(Refusal::KeyUnknown)?;
+            jwks::check(set, name, message.as_bytes(), &signature)?;
+            0
+        }
+    };
     let claims = object(payload).ok_or_else(|| malformed("a token without readable claims"))?;
     Ok((signer, claims))
 }

@@ -19,12 +19,16 @@ const SECRET_WORDS: [&str; 6] = ["authorization", "cookie", "signature", "secret
 /// What stands in the place of a secret that was taken out.
 const REMOVED: &str = "[removed]";
 
+/// Whether what is called so is kept out of every event, in capitals or not.
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
 /// Whether the header could carry a secret or a signature.
 pub(super) fn is_never_kept(preset: &Preset, name: &HeaderName) -> bool {
     let here = Place::Header(name.clone());
-    SECRET_WORDS.iter().any(|word| name.as_str().contains(word))
-        || preset.credentials().contains(&here)
-        || preset.secrets.contains(&here)
+    is_secret_name(name.as_str()) || preset.credentials().contains(&here) || preset.secrets.contains(&here)
 }
 
 /// The names of the headers that a source keeps, worked out once.

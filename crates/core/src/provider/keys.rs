@@ -56,6 +56,8 @@ pub(super) enum Keys {
     Digest(Vec<Zeroizing<Vec<u8>>>),
     Public(Vec<ParsedPublicKey>),
     Plain(Vec<Secret>),
+    /// The sender's own key, as it was fetched for this request, and the secrets that may stand in the signed text.
+    Published(Box<ParsedPublicKey>, Vec<Secret>),
 }
 
 impl Keys {
@@ -146,6 +148,12 @@ impl Keys {
                 template.feed(from, |bytes| message.extend_from_slice(bytes))?;
                 search(keys, |key| Ok(presented.any(|tag| key.verify_sig(&message, tag).is_ok())))
             }
+            Self::Published(key, secrets) => search(secrets, |secret| {
+                let mut message = Vec::new();
+                let secret = secret.expose().as_bytes();
+                template.feed(&Material { secret, ..*from }, |bytes| message.extend_from_slice(bytes))?;
+                Ok(presented.any(|tag| key.verify_sig(&message, tag).is_ok()))
+            }),
             Self::Plain(_) => Ok(None),
         }
     }
@@ -155,7 +163,7 @@ impl Keys {
         match self {
             Self::Hmac(keys) => keys.iter().position(|key| hmac::verify(key, message, signature).is_ok()),
             Self::Public(keys) => keys.iter().position(|key| key.verify_sig(message, signature).is_ok()),
-            Self::Digest(_) | Self::Plain(_) => None,
+            Self::Digest(_) | Self::Plain(_) | Self::Published(..) => None,
         }
     }
 
@@ -164,7 +172,7 @@ impl Keys {
             Self::Hmac(keys) => keys.len(),
             Self::Digest(keys) => keys.len(),
             Self::Public(keys) => keys.len(),
-            Self::Plain(keys) => keys.len(),
+            Self::Plain(keys) | Self::Published(_, keys) => keys.len(),
         }
     }
 }

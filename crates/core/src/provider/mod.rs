@@ -9,7 +9,7 @@
 //! preset  the data          parse ─ parse_verify ─ read   from TOML, all faults at once
 //! scheme  how it is signed  select ─ signed ─ canonical   places in a request, texts put together from them
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
-//!                           encoding   jwt   signed tokens
+//!                           encoding   jwt, jwks   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept
 //! sns     what is signed, and whose certificate   published   keys that are fetched
 //! sign    the other side, for tests, `send` and `demo`
@@ -18,6 +18,7 @@
 mod canonical;
 mod encoding;
 mod handshake;
+mod jwks;
 mod jwt;
 mod keep;
 mod key_form;
@@ -40,7 +41,7 @@ mod sns;
 mod verify;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -48,17 +49,19 @@ use http::{HeaderMap, Method};
 pub use encoding::{Encoding, TimeUnit};
 pub use handshake::{Answer, Handshake, Order, Wanted};
 pub use keep::KeptHeaders;
+pub(crate) use keep::is_secret_name;
 pub use key_form::KeyForm;
 pub use keys::BadSecret;
 pub use labels::{LABEL_BYTES_MAX, Labels};
 pub use pairing::{Offer, PAIRING_MAX, Pairing, PairingState};
 pub use parse::Within;
-pub use preset::{Confidence, Docs, EventRules, Format, PayloadRules, Preset, Setting, Vector};
+pub use preset::{CloudEvents, Confidence, Docs, EventRules, Format, PayloadRules, Preset, Setting, Vector};
 pub use published::{KeyCache, KeyUnavailable, KeyUrl};
 pub use read::PresetFault;
 pub use refusal::Refusal;
 pub use scheme::{
-    Algorithm, Hash, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace, TimestampRule,
+    Algorithm, Hash, JwtAlgorithm, JwtRule, PublicAlgorithm, Published, PublishedKey, Scheme, Signed, TimestampPlace,
+    TimestampRule,
 };
 pub use select::Place;
 pub use sign::{Draft, SignError, SignedParts, sign};
@@ -84,35 +87,46 @@ pub struct Request<'r> {
 }
 
 /// File name and text of every built-in preset; `build.rs` makes the list.
-static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/provider_presets.rs"));
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/provider_presets.rs"));
 
-static PRESETS: LazyLock<BTreeMap<String, Arc<Preset>>> = LazyLock::new(|| {
-    let mut presets = BTreeMap::new();
-    for (file, text) in FILES {
-        match Preset::parse(text, file) {
-            Ok(preset) => {
-                presets.insert(preset.id.clone(), Arc::new(preset));
-            }
-            // A test parses every file, so this is for whoever builds with a file of their own and skips the tests.
-            Err(faults) => faults.iter().for_each(|f| tracing::error!(fault = %f, "A built-in provider is left out")),
-        }
-    }
-    presets
+/// One place for each of [`FILES`]. A server uses two or three senders: all the others are never parsed, which would cost
+/// every start some milliseconds and every process the memory of all their vectors.
+static PRESETS: [OnceLock<Option<Arc<Preset>>>; FILES.len()] = [const { OnceLock::new() }; FILES.len()];
+
+static ALL: LazyLock<BTreeMap<String, Arc<Preset>>> = LazyLock::new(|| {
+    let read = (0..FILES.len()).filter_map(preset_at);
+    read.map(|preset| (preset.id.clone(), Arc::clone(preset))).collect()
 });
 
-/// The built-in presets by id.
-pub fn presets() -> &'static BTreeMap<String, Arc<Preset>> {
-    &PRESETS
+/// The preset of one file, parsed when it is first asked for.
+fn preset_at(at: usize) -> Option<&'static Arc<Preset>> {
+    let parsed = || {
+        let (file, text) = FILES[at];
+        match Preset::parse(text, file) {
+            Ok(preset) => Some(Arc::new(preset)),
+            // A test parses every file, so this is for whoever builds with a file of their own and skips the tests.
+            Err(faults) => {
+                faults.iter().for_each(|f| tracing::error!(fault = %f, "A built-in provider is left out"));
+                None
+            }
+        }
+    };
+    PRESETS[at].get_or_init(parsed).as_ref()
 }
 
-/// The built-in preset called `id`.
+/// The built-in presets by id: parses them all. Whoever wants one asks [`get`].
+pub fn presets() -> &'static BTreeMap<String, Arc<Preset>> {
+    &ALL
+}
+
+/// The built-in preset called `id`; its file is named after it.
 pub fn get(id: &str) -> Option<&'static Arc<Preset>> {
-    PRESETS.get(id)
+    preset_at(FILES.iter().position(|(file, _)| file.strip_suffix(".toml") == Some(id))?)
 }
 
 /// The id of the built-in preset nearest to `id`, for "did you mean".
 pub fn nearest(id: &str) -> Option<&'static str> {
-    let ids: Vec<&'static str> = PRESETS.keys().map(String::as_str).collect();
+    let ids: Vec<&'static str> = FILES.iter().filter_map(|(file, _)| file.strip_suffix(".toml")).collect();
     read::nearest(id, &ids)
 }
 

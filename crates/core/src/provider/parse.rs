@@ -11,7 +11,9 @@ use toml::de::DeTable;
 use super::keep::is_never_kept;
 use super::parse_handshake::{handshake, pairing};
 use super::parse_verify::verify;
-use super::preset::{Confidence, Docs, EventRules, Format, PayloadRules, Preset, SETTINGS, Setting, Vector};
+use super::preset::{
+    CloudEvents, Confidence, Docs, EventRules, Format, PayloadRules, Preset, SETTINGS, Setting, Vector,
+};
 use super::read::{At, PresetFault, Report, Section};
 use super::select::Place;
 use super::signed::Template;
@@ -115,6 +117,10 @@ fn read(root: Section<'_, '_>, given_id: Option<&str>) -> Option<Preset> {
         })
     })();
     let preset = preset.map(|p| keep_headers(&root, p, keep));
+    if preset.as_ref().is_some_and(|p| p.payload.cloudevents != CloudEvents::No && p.has_secret_in_body()) {
+        let problem = "a secret in the body and `cloudevents` do not go together: it would be one of the attributes";
+        root.fault(root.offset, problem);
+    }
     root.finish();
     preset
 }
@@ -207,13 +213,24 @@ pub(super) fn selector(section: &Section<'_, '_>, text: At<String>) -> Option<Te
 }
 
 fn payload(section: Option<Section<'_, '_>>) -> PayloadRules {
-    let mut rules = PayloadRules { format: Format::Auto, form_json: None, batch: None, max_body: None };
+    let mut rules = PayloadRules {
+        format: Format::Auto,
+        form_json: None,
+        batch: None,
+        max_body: None,
+        cloudevents: CloudEvents::No,
+    };
     let Some(section) = section else { return rules };
     let formats = [("json", Format::Json), ("form", Format::Form), ("auto", Format::Auto)];
     rules.format = section.word("format", &formats).unwrap_or(Format::Auto);
     rules.form_json = section.text("form_json").map(|t| t.value);
     rules.max_body = section.size("max_body");
     rules.batch = section.text("batch").and_then(|t| told(&section, t.offset, list_path("batch", &t.value)));
+    let words = [("accepted", CloudEvents::Accepted), ("required", CloudEvents::Required)];
+    rules.cloudevents = section.word("cloudevents", &words).unwrap_or_default();
+    if rules.cloudevents != CloudEvents::No && rules.batch.is_some() {
+        section.fault(section.offset, "`cloudevents` has a form for batches of its own: take `batch` out");
+    }
     section.finish();
     rules
 }

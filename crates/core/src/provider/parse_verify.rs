@@ -3,10 +3,11 @@
 use super::encoding::{ENCODINGS, Encoding, TIME_UNITS, TimeUnit};
 use super::key_form::{KEY_FORMS, KeyForm};
 use super::parse::{list_path, place, told};
+use super::published::KeyUrl;
 use super::read::{At, Section};
 use super::scheme::{
-    Algorithm, HASHES, Hash, JWT_ALGORITHMS, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace,
-    TimestampRule,
+    Algorithm, HASHES, Hash, JWT_ALGORITHMS, JwtAlgorithm, JwtRule, PublicAlgorithm, Published, PublishedKey, Scheme,
+    Signed, TimestampPlace, TimestampRule,
 };
 use super::select::Place;
 use super::signed::{Piece, Template};
@@ -75,7 +76,8 @@ fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Sch
     let places = places(section);
     let encoding: Option<Encoding> =
         section.required("encoding", "\"hex\"").and_then(|_| section.word("encoding", &ENCODINGS));
-    let key = key(section);
+    let published = published(section);
+    let key = if section.has("published") { Some(KeyForm::Public) } else { key(section) };
     let prefix = section.text("prefix").map(|t| t.value).unwrap_or_default();
     let after = section.text("after").map(|t| t.value).filter(|t| !t.is_empty());
     let skip: Vec<String> = section.texts("skip").into_iter().map(|t| t.value).filter(|t| !t.is_empty()).collect();
@@ -94,6 +96,7 @@ fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Sch
         return None;
     }
     sound(section, algorithm, key, &templates, timestamp.is_some());
+    own_events(section, algorithm, &templates, published.as_ref());
     if let Some(place) = digest.as_ref().filter(|place| !templates.iter().all(|t| t.covers(place))) {
         section.fault(section.offset, format!("`digest` in {place} is not signed, so anybody can renew it"));
     }
@@ -110,7 +113,60 @@ fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Sch
         digest,
         timestamp,
         requires,
+        published,
     })))
+}
+
+fn key_url(section: &Section<'_, '_>, text: &At<String>) -> Option<KeyUrl> {
+    let url = KeyUrl::pinned(&text.value, |_| true, "");
+    let fault = || "a key is fetched from a plain https URL: no port, no query".to_owned();
+    told(section, text.offset, url.ok_or_else(fault))
+}
+
+/// `published`: an https URL, or a place that names one on `published_hosts`.
+fn published(section: &Section<'_, '_>) -> Option<PublishedKey> {
+    let text = section.text("published");
+    let hosts: Vec<String> = section.texts("published_hosts").into_iter().map(|t| t.value).collect();
+    let path = section.text("published_path").map(|t| t.value).unwrap_or_default();
+    let field = section.text("published_field").map(|t| t.value.split('.').map(str::to_owned).collect());
+    let owner = section.text("owner").and_then(|t| told(section, t.offset, Template::parse(&t.value)));
+    let text = text?;
+    let at = if text.value.starts_with("https:") {
+        Published::At(key_url(section, &text)?)
+    } else {
+        if hosts.is_empty() || !path.starts_with('/') {
+            let problem = "an address that a request names has to be the sender's own: add `published_hosts` and `published_path`";
+            section.fault(text.offset, problem);
+        }
+        Published::Named { place: place(section, text)?, hosts, path }
+    };
+    Some(PublishedKey { at, field, owner })
+}
+
+/// A published key signs for all customers of the sender: something signed has to tell ours from theirs.
+fn own_events(
+    section: &Section<'_, '_>,
+    algorithm: Algorithm,
+    templates: &[Template],
+    published: Option<&PublishedKey>,
+) {
+    let Some(published) = published else { return };
+    let covers = |t: &Template, place: &Place| {
+        t.covers(place) || (matches!(place, Place::Body(_)) && t.signed_field().is_some())
+    };
+    let is_signed = |owner: &Template| owner.places().all(|place| templates.iter().all(|t| covers(t, place)));
+    let is_told = match &published.owner {
+        Some(owner) => is_signed(owner),
+        None => templates.iter().all(|t| t.has(&Piece::Secret)),
+    };
+    if !is_told {
+        let problem =
+            "anybody who is a customer of this sender could ring: sign `{secret}`, or let a signed place be `owner`";
+        section.fault(section.offset, problem);
+    }
+    if !matches!(algorithm, Algorithm::Public(PublicAlgorithm::RsaSha1 | PublicAlgorithm::RsaSha256)) {
+        section.fault(section.offset, "of published keys only RSA's are built");
+    }
 }
 
 fn places(section: &Section<'_, '_>) -> Option<Vec<Place>> {
@@ -166,7 +222,9 @@ fn sound(
         Algorithm::Digest(_) if !templates.iter().all(is_secret_in) => {
             section.fault(offset, "a digest without `{secret}` proves nothing: add it to `signed`");
         }
-        Algorithm::Hmac(_) | Algorithm::Public(_) if templates.iter().any(is_secret_in) => {
+        Algorithm::Hmac(_) | Algorithm::Public(_)
+            if templates.iter().any(is_secret_in) && !section.has("published") =>
+        {
             section.fault(offset, "`{secret}` belongs to the scheme \"digest\" only: take it out of `signed`");
         }
         _ => {}
@@ -190,7 +248,14 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
     let prefix = section.text("prefix").map(|t| t.value).unwrap_or_default();
     let algorithm: Option<JwtAlgorithm> =
         section.required("algorithm", "\"HS256\"").and_then(|_| section.word("algorithm", &JWT_ALGORITHMS));
-    let key = key(section);
+    let key_set = section.text("key_set").and_then(|t| key_url(section, &t));
+    let owner = section.text("owner").map(|t| t.value);
+    let key = if section.has("key_set") { Some(KeyForm::Public) } else { key(section) };
+    if section.has("key_set") != owner.is_some() {
+        let problem = "`key_set` and `owner` go together: everybody's tokens are signed with published keys, and the claim \
+                       `owner` tells whose this one is";
+        section.fault(section.offset, problem);
+    }
     let claim = section.text("body_claim");
     let encoding: Option<Encoding> = section.word("body_claim_encoding", &ENCODINGS);
     if let (Some(claim), None) = (&claim, encoding) {
@@ -206,6 +271,9 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
             .fault(section.offset, "a token that binds no body and no time is good for ever: add `required = \"exp\"`");
     }
     let (algorithm, key) = (algorithm?, key?);
+    if key_set.is_some() && algorithm != JwtAlgorithm::Rs256 {
+        section.fault(section.offset, "of a published `key_set` only RS256 is built");
+    }
     if (algorithm == JwtAlgorithm::Hs256) == (key == KeyForm::Public) {
         section.fault(section.offset, "`secret` does not fit `algorithm`: \"public\" is for RS256 and ES256");
     }
@@ -217,6 +285,8 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
         body: claim.map(|c| c.value).zip(encoding),
         url,
         issuer,
+        key_set,
+        owner,
         required,
         tolerance: tolerance?.value,
     })))

@@ -90,6 +90,20 @@ pub struct PayloadRules {
     pub batch: Option<Vec<String>>,
     /// The largest body the sender makes, in bytes.
     pub max_body: Option<u64>,
+    /// Whether requests may be, or have to be, `CloudEvents`.
+    pub cloudevents: CloudEvents,
+}
+
+/// Whether a sender's requests are `CloudEvents` 1.0 in one of the three forms of HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum CloudEvents {
+    /// Their headers and media types mean nothing here.
+    #[default]
+    No,
+    /// Those that say so are; others are bodies as ever.
+    Accepted,
+    /// All are, and others are refused.
+    Required,
 }
 
 /// The form of a body.

@@ -43,6 +43,13 @@ impl KeyUnavailable {
     }
 }
 
+impl KeyUnavailable {
+    /// What stands there is no key.
+    pub(crate) fn unreadable() -> Self {
+        Self("what stands at its address is no key".to_owned())
+    }
+}
+
 /// What is known of one address.
 #[derive(Default)]
 struct Entry {
@@ -74,6 +81,11 @@ impl KeyUrl {
         let is_host = host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
         let is_path = path.bytes().all(is_plain) && !path.contains("..") && path.ends_with(path_end);
         (is_host && is_path && fits(host)).then(|| Self(url.to_owned()))
+    }
+
+    /// The address.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// A URL whose every part its sender's module has looked at.
@@ -112,6 +124,7 @@ impl KeyCache {
             entry.tried = Some(now);
             match self.fetched(url).await {
                 Ok(key) => {
+                    entry.fault.clear();
                     entry.key = Some((key.clone(), now));
                     return Ok(key);
                 }
@@ -121,6 +134,34 @@ impl KeyCache {
         match &entry.key {
             Some((key, at)) if now.since(*at) < STALE_MAX => Ok(key.clone()),
             _ => Err(KeyUnavailable(entry.fault.clone())),
+        }
+    }
+
+    /// What stands at `url` now, where a key that [`KeyCache::get`] gave, `had`, does not fit: the sender may have changed it.
+    /// Asked at most once a minute, whoever wants it; in between it is `had` again.
+    ///
+    /// # Errors
+    /// If it cannot be fetched, or could not less than a minute ago.
+    pub async fn renew(&self, url: &KeyUrl, had: &Bytes, now: Timestamp) -> Result<Bytes, KeyUnavailable> {
+        let mut entries = self.entries.lock().await;
+        let entry = entries.entry(url.clone()).or_default();
+        if let Some((key, _)) = entry.key.as_ref().filter(|(key, _)| key != had) {
+            return Ok(key.clone());
+        }
+        if entry.tried.is_some_and(|tried| now.since(tried) < AGAIN_AFTER) {
+            return if entry.fault.is_empty() { Ok(had.clone()) } else { Err(KeyUnavailable(entry.fault.clone())) };
+        }
+        entry.tried = Some(now);
+        match self.fetched(url).await {
+            Ok(key) => {
+                entry.fault.clear();
+                entry.key = Some((key.clone(), now));
+                Ok(key)
+            }
+            Err(fault) => {
+                entry.fault.clone_from(&fault);
+                Err(KeyUnavailable(fault))
+            }
         }
     }
 
@@ -206,6 +247,24 @@ mod tests {
         assert_eq!(host.asked.load(Ordering::SeqCst), 1);
         host.down.store(0, Ordering::SeqCst);
         assert!(cache.get(&url(1), at(60)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_key_that_does_not_fit_is_fetched_again_once_a_minute() {
+        let host = Arc::new(Host::default());
+        let cache = KeyCache::new(host.clone());
+        let had = cache.get(&url(1), at(0)).await.unwrap();
+        assert_eq!(cache.renew(&url(1), &had, at(59)).await.unwrap(), had, "it is not a minute old");
+        assert_eq!(host.asked.load(Ordering::SeqCst), 1);
+        let old = Bytes::from_static(b"an older key");
+        assert_eq!(cache.renew(&url(1), &old, at(60)).await.unwrap(), had, "somebody else has fetched it since");
+        assert!(cache.renew(&url(1), &had, at(60)).await.is_ok());
+        assert_eq!(host.asked.load(Ordering::SeqCst), 2);
+        host.down.store(1, Ordering::SeqCst);
+        for secs in [120, 121] {
+            assert!(cache.renew(&url(1), &had, at(secs)).await.is_err());
+        }
+        assert_eq!(host.asked.load(Ordering::SeqCst), 3);
     }
 
     #[tokio::test]

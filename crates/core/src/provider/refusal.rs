@@ -82,6 +82,10 @@ pub enum Refusal {
         /// What it should be, in words.
         wanted: &'static str,
     },
+    /// None of the keys that the sender publishes is called what the token says.
+    KeyUnknown,
+    /// What stands where the sender publishes its key is no key. The door asks for it to be sent again.
+    KeyUnreadable,
     /// The list whose elements are each checked is missing, empty or too long.
     NothingToCheck(Place),
 }
@@ -106,6 +110,8 @@ impl Refusal {
             Self::DigestMismatch(_) => "digest_mismatch",
             Self::ClaimMissing(_) => "claim_missing",
             Self::ClaimMismatch { .. } => "claim_mismatch",
+            Self::KeyUnknown => "key_unknown",
+            Self::KeyUnreadable => "key_unavailable",
             Self::NothingToCheck(_) => "nothing_to_check",
         }
     }
@@ -140,6 +146,8 @@ impl Refusal {
             Self::DigestMismatch(place) => format!("the body's SHA-256 in {place}").into(),
             Self::ClaimMissing(claim) => format!("the claim `{claim}`").into(),
             Self::ClaimMismatch { claim, wanted } => format!("{wanted} in the claim `{claim}`").into(),
+            Self::KeyUnknown => "a token signed with one of the keys that the sender publishes".into(),
+            Self::KeyUnreadable => "a key at the sender's address".into(),
             Self::NothingToCheck(place) => format!("a list of 1 to 1000 in {place}, each with its own proof").into(),
         }
     }
@@ -170,6 +178,8 @@ impl Refusal {
             Self::DigestMismatch(_) => "another body's".into(),
             Self::ClaimMissing(_) => "a token without it".into(),
             Self::ClaimMismatch { .. } => "something else".into(),
+            Self::KeyUnknown => "the name of another key".into(),
+            Self::KeyUnreadable => "something that is no key".into(),
             Self::NothingToCheck(_) => "none, no elements, or too many".into(),
         }
     }

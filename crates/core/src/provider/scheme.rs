@@ -15,6 +15,7 @@ use aws_lc_rs::{digest, hmac};
 
 use super::encoding::{Encoding, TimeUnit};
 use super::key_form::KeyForm;
+use super::published::KeyUrl;
 use super::select::Place;
 use super::signed::Template;
 
@@ -67,6 +68,35 @@ pub struct Signed {
     pub timestamp: Option<TimestampRule>,
     /// Places that a delivery of this sender always has; of each list one.
     pub requires: Vec<Vec<Place>>,
+    /// Where the key is, if the sender publishes it; the source's secret is then what tells this source's events from others.
+    pub published: Option<PublishedKey>,
+}
+
+/// A key that the sender publishes, in PEM: a public key, or a certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PublishedKey {
+    /// Where it is fetched.
+    pub at: Published,
+    /// The path to it in a JSON document; none: the document is the key.
+    pub field: Option<Vec<String>>,
+    /// What of the signed content has to be the source's secret. The sender signs for all its customers with one key.
+    pub owner: Option<Template>,
+}
+
+/// Where a sender publishes a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Published {
+    /// At one address.
+    At(KeyUrl),
+    /// At the address that each request names, on one of these hosts and below this path.
+    Named {
+        /// Where the request names it.
+        place: Place,
+        /// The sender's own hosts.
+        hosts: Vec<String>,
+        /// How the path begins.
+        path: String,
+    },
 }
 
 /// The rule of a signed token. It has one algorithm: what the token's own header asks for decides nothing.
@@ -86,6 +116,10 @@ pub struct JwtRule {
     pub url: Option<String>,
     /// What `iss` has to be.
     pub issuer: Option<String>,
+    /// Where the sender publishes its keys as a JSON Web Key Set (RFC 7517), if it does.
+    pub key_set: Option<KeyUrl>,
+    /// The claim that has to be the source's secret, where keys are published: everybody's tokens are signed with them.
+    pub owner: Option<String>,
     /// Claims that have to be there. `exp`, `nbf` and `iat` are checked wherever they are.
     pub required: Vec<String>,
     /// How far our clock may be off, and how old an `iat` may be if it is required.
@@ -185,6 +219,16 @@ impl Scheme {
             Self::Basic => "basic",
             Self::Sns => "sns",
             Self::None => "none",
+        }
+    }
+
+    /// Whether keys have to be fetched for its check.
+    pub fn fetches_keys(&self) -> bool {
+        match self {
+            Self::Sns => true,
+            Self::Signed(signed) => signed.published.is_some(),
+            Self::Jwt(rule) => rule.key_set.is_some(),
+            Self::Token { .. } | Self::Basic | Self::None => false,
         }
     }
 

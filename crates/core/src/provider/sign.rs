@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Request;
 use super::jwt;
-use super::preset::Preset;
+use super::preset::{CloudEvents, Preset};
 use super::scheme::{Algorithm, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace};
 use super::select::Place;
 use super::signed::{IsDigested, Material, Piece, Template, Unsignable};
@@ -85,6 +85,9 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
     };
     fill(&preset.event.id, draft.id)?;
     fill(&preset.event.event_type, draft.event_type)?;
+    if preset.payload.cloudevents == CloudEvents::Required {
+        as_cloudevent(&draft, &mut parts.headers)?;
+    }
     if !parts.headers.contains_key(CONTENT_TYPE) {
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
@@ -93,6 +96,7 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
     }
     match &preset.scheme {
         Scheme::None => {}
+        scheme if scheme.fetches_keys() => return Err(SignError::NotOurs),
         Scheme::Sns => return Err(SignError::NotOurs),
         Scheme::Basic => {
             let value = format!("Basic {}", STANDARD.encode(secret.expose()));
@@ -112,6 +116,21 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
         }
     }
     Ok(parts)
+}
+
+/// The binary form, unless the caller has chosen one.
+fn as_cloudevent(draft: &Draft<'_>, headers: &mut HeaderMap) -> Result<(), SignError> {
+    let media = headers.get(CONTENT_TYPE).map_or(&b""[..], |v| v.as_bytes());
+    if media.starts_with(b"application/cloudevents") || headers.contains_key("ce-specversion") {
+        return Ok(());
+    }
+    let event_type = if draft.event_type.is_empty() { "sample" } else { draft.event_type };
+    let attributes = [("specversion", "1.0"), ("source", "/doorbell"), ("id", draft.id), ("type", event_type)];
+    for (name, value) in attributes {
+        let name = HeaderName::try_from(format!("ce-{name}")).map_err(|_| SignError::BadValue)?;
+        headers.entry(name).or_insert(HeaderValue::from_str(value)?);
+    }
+    Ok(())
 }
 
 fn sensitive(value: &str) -> Result<HeaderValue, SignError> {

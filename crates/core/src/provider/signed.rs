@@ -33,6 +33,8 @@ pub enum Piece {
     PlivoUrl,
     /// `{payload}`: the raw body, or of a form the JSON in its field `payload`.
     Payload,
+    /// The CRC-32 of the body in decimal. Not a hash: whoever has one body makes another with the same.
+    BodyCrc32,
     /// `{escaped_body}`: the raw body with `/` and what is not ASCII escaped as JSON allows (Box).
     EscapedBody,
     /// `{sorted_form}`: names and values of the form's fields, sorted by name.
@@ -177,6 +179,7 @@ impl Template {
                 Piece::SortedForm if from.is_digested == IsDigested::Yes => {}
                 Piece::SortedForm => canonical::sorted_form(from.request.body, &mut sink),
                 Piece::Canonical(list) => canonical::request(from.request, list, from.timestamp_at, &mut sink)?,
+                Piece::BodyCrc32 => sink(canonical::crc32(from.request.body).to_string().as_bytes()),
                 Piece::Timestamp => sink(from.timestamp),
                 Piece::Method => sink(from.request.method.as_str().as_bytes()),
                 Piece::Url => sink(url()?.as_bytes()),
@@ -226,6 +229,7 @@ impl Template {
         self.pieces.iter().find_map(|piece| match piece {
             Piece::Body => Some("{body}"),
             Piece::Payload => Some("{payload}"),
+            Piece::BodyCrc32 => Some("{body_crc32}"),
             Piece::EscapedBody => Some("{escaped_body}"),
             Piece::SortedForm => Some("{sorted_form}"),
             Piece::Canonical(_) => Some("{canonical:…}"),
@@ -243,6 +247,11 @@ impl Template {
             Piece::KeyName => Some("{key_name}"),
             _ => None,
         })
+    }
+
+    /// The form's field that is signed, if one is: its JSON is then the body that counts.
+    pub(super) fn signed_field(&self) -> Option<&Place> {
+        self.places().find(|place| matches!(place, Place::Form(_)))
     }
 
     /// The places that this text is made from.
@@ -290,6 +299,7 @@ impl Piece {
         Ok(match inside {
             "body" => Self::Body,
             "payload" => Self::Payload,
+            "body_crc32" => Self::BodyCrc32,
             "escaped_body" => Self::EscapedBody,
             "sorted_form" => Self::SortedForm,
             "ts" => Self::Timestamp,
@@ -322,7 +332,7 @@ impl Piece {
             return Ok(Self::Lower(Place::parse(place)?));
         }
         if !inside.contains(':') {
-            let known = "body, payload, escaped_body, sorted_form, ts, method, url, url_with_port, url_without_port, plivo_url, path, \
+            let known = "body, payload, body_crc32, escaped_body, sorted_form, ts, method, url, url_with_port, url_without_port, plivo_url, path, \
                 secret, header:…, query:…, form:…, body:…, lower:…, canonical:…";
             return Err(format!("`{{{inside}}}` is not a placeholder: use one of {known}"));
         }

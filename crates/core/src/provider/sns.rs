@@ -117,7 +117,7 @@ fn subscribe_url(url: &str) -> Option<KeyUrl> {
 }
 
 /// The SubjectPublicKeyInfo of a certificate in PEM, or of a public key.
-fn public_key(pem: &str) -> Option<Vec<u8>> {
+pub(super) fn public_key(pem: &str) -> Option<Vec<u8>> {
     let rest = &pem[pem.find("-----BEGIN ")? + 11..];
     let (label, rest) = rest.split_once("-----")?;
     let text: String = rest.split_once("-----END ")?.0.split_ascii_whitespace().collect();

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
+use aws_lc_rs::signature::ParsedPublicKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use http::header::AUTHORIZATION;
@@ -27,10 +28,10 @@ use super::presented::Presented;
 use super::preset::Preset;
 use super::published::KeyUrl;
 use super::refusal::Refusal;
-use super::scheme::{Scheme, Signed, TimestampPlace};
+use super::scheme::{Algorithm, JwtRule, PublicAlgorithm, Published, PublishedKey, Scheme, Signed, TimestampPlace};
 use super::select::{NotExact, Place, walk};
 use super::signed::{IsDigested, Material, Template};
-use super::sns::SnsMessage;
+use super::sns::{self, SnsMessage};
 use crate::{Secret, Timestamp};
 
 /// The most elements of a list that are each checked. Senders write up to some hundred.
@@ -43,6 +44,8 @@ pub struct VerifyOptions {
     pub tolerance: Option<Duration>,
     /// What a handshake that nobody signs has to present, such as Meta's verify token.
     pub verify_token: Option<Secret>,
+    /// Whom a token has to be meant for, instead of the source's public URL.
+    pub audience: Option<String>,
 }
 
 /// What a check has proved.
@@ -128,6 +131,7 @@ impl Verifier {
             return Err(BadSecret::Empty { index: empty + 1, provider: provider() });
         }
         let keys = match &preset.scheme {
+            scheme if scheme.fetches_keys() => Keys::Plain(secrets.to_vec()),
             Scheme::Signed(signed) => Keys::of(signed.algorithm, signed.key, &preset.id, secrets)?,
             Scheme::Jwt(rule) => Keys::of(rule.algorithm.algorithm(), rule.key, &preset.id, secrets)?,
             Scheme::Basic => {
@@ -173,24 +177,93 @@ impl Verifier {
     /// Where the key of this request stands, if it has to be fetched; then [`Verifier::verify_with`] is asked, and else
     /// [`Verifier::verify`]. An address that is not the sender's is a refusal.
     pub fn key_url(&self, request: &Request<'_>) -> Result<Option<KeyUrl>, Refusal> {
-        match self.preset.scheme {
+        match &self.preset.scheme {
             Scheme::Sns => {
                 let message = SnsMessage::read(request.body)?;
                 // Before anything is fetched: who does not know the topic must not fill the cache of keys.
                 self.compare(message.topic().as_bytes())?;
                 Ok(Some(message.certificate().clone()))
             }
+            Scheme::Jwt(rule) => Ok(rule.key_set.clone()),
+            Scheme::Signed(signed) => match signed.published.as_ref().map(|key| &key.at) {
+                Some(Published::At(url)) => Ok(Some(url.clone())),
+                Some(Published::Named { place, hosts, path }) => named_url(request, place, hosts, path).map(Some),
+                None => Ok(None),
+            },
             _ => Ok(None),
         }
     }
 
-    /// Checks one request with what was found at [`Verifier::key_url`].
-    pub fn verify_with(&self, request: &Request<'_>, key: &[u8]) -> Result<Verified, Refusal> {
-        let message = SnsMessage::read(request.body)?;
-        message.verify(key)?;
-        // Anybody may own a topic: the signature is Amazon's for all of them.
-        let secret = self.compare(message.topic().as_bytes())?;
-        Ok(Verified { scheme: self.preset.scheme.name(), secret: Some(secret), proof: Proof::Part })
+    /// Whether what a key says may be the fault of the key: the sender may have changed it since it was fetched.
+    pub fn may_be_stale(&self, refusal: &Refusal) -> bool {
+        match (&self.preset.scheme, refusal) {
+            (Scheme::Sns, _) => false,
+            (_, Refusal::KeyUnknown | Refusal::KeyUnreadable) => true,
+            // One address, so another key may stand there by now. A key that the request names is another address.
+            (Scheme::Signed(signed), Refusal::SignatureMismatch { .. }) => {
+                matches!(signed.published, Some(PublishedKey { at: Published::At(_), .. }))
+            }
+            _ => false,
+        }
+    }
+
+    /// Checks one request at the time `now` with what was found at [`Verifier::key_url`].
+    pub fn verify_with(&self, request: &Request<'_>, key: &[u8], now: Timestamp) -> Result<Verified, Refusal> {
+        let (secret, proof) = match &self.preset.scheme {
+            Scheme::Sns => {
+                let message = SnsMessage::read(request.body)?;
+                message.verify(key)?;
+                // Anybody may own a topic: the signature is Amazon's for all of them.
+                (self.compare(message.topic().as_bytes())?, Proof::Part)
+            }
+            Scheme::Jwt(rule) => self.token(rule, jwt::Trusted::Published(key, &self.keys), request, None, now)?,
+            Scheme::Signed(signed) => self.published(signed, request, key, now)?,
+            Scheme::Token { .. } | Scheme::Basic | Scheme::None => {
+                return Err(Refusal::SignatureMismatch { secrets: 0 });
+            }
+        };
+        Ok(Verified { scheme: self.preset.scheme.name(), secret: Some(secret), proof })
+    }
+
+    fn published(
+        &self,
+        signed: &Signed,
+        request: &Request<'_>,
+        document: &[u8],
+        now: Timestamp,
+    ) -> Result<(usize, Proof), Refusal> {
+        let (Some(published), Keys::Plain(secrets), Algorithm::Public(algorithm)) =
+            (&signed.published, &self.keys, signed.algorithm)
+        else {
+            return Err(Refusal::SignatureMismatch { secrets: 0 });
+        };
+        let key = public_key(document, published.field.as_deref(), algorithm).ok_or(Refusal::KeyUnreadable)?;
+        let keys = Keys::Published(Box::new(key), secrets.clone());
+        let body = signed_json(signed, request);
+        let (secret, proof) = self.signature(signed, &keys, request, body.as_ref(), now)?;
+        let Some(owner) = &published.owner else { return Ok((secret, proof)) };
+        let owner = owner.text(request, body.as_ref().unwrap_or(&Value::Null), |value, text| text.push_str(value));
+        let owner = owner.ok_or(Refusal::CredentialMismatch { secrets: secrets.len() })?;
+        Ok((self.compare(owner.as_bytes())?, proof))
+    }
+
+    fn token(
+        &self,
+        rule: &JwtRule,
+        keys: jwt::Trusted<'_>,
+        request: &Request<'_>,
+        body: Option<&Value>,
+        now: Timestamp,
+    ) -> Result<(usize, Proof), Refusal> {
+        let value = rule.place.exact(request, body).map_err(|e| match e {
+            NotExact::Missing => Refusal::SignatureMissing(rule.place.clone()),
+            NotExact::Repeated => Refusal::PartRepeated(rule.place.clone()),
+        })?;
+        let token = after_word(&rule.place, &value, &rule.prefix)?;
+        let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
+        let holding = jwt::Holding { keys, now, tolerance, audience: self.options.audience.as_deref() };
+        let secret = jwt::check(rule, &holding, token, request)?;
+        Ok((secret, if rule.body.is_some() { Proof::Body } else { Proof::Credential }))
     }
 
     /// The address that confirms what a verified request asks to have confirmed.
@@ -227,23 +300,15 @@ impl Verifier {
     ) -> Result<(Option<usize>, Proof), Refusal> {
         let (secret, proof) = match &self.preset.scheme {
             Scheme::None => return Ok((None, Proof::Nothing)),
-            Scheme::Signed(signed) => self.signature(signed, request, body, now)?,
-            Scheme::Jwt(rule) => {
-                let value = rule.place.exact(request, body).map_err(|e| match e {
-                    NotExact::Missing => Refusal::SignatureMissing(rule.place.clone()),
-                    NotExact::Repeated => Refusal::PartRepeated(rule.place.clone()),
-                })?;
-                let token = after_word(&rule.place, &value, &rule.prefix)?;
-                let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
-                let secret = jwt::check(rule, &self.keys, token, request, (now, tolerance))?;
-                (secret, if rule.body.is_some() { Proof::Body } else { Proof::Credential })
-            }
+            // Never without its key, which `verify_with` is given.
+            scheme if scheme.fetches_keys() => return Err(Refusal::SignatureMismatch { secrets: 0 }),
+            Scheme::Signed(signed) => self.signature(signed, &self.keys, request, body, now)?,
+            Scheme::Jwt(rule) => self.token(rule, jwt::Trusted::Own(&self.keys), request, body, now)?,
             Scheme::Token { place, prefix } => {
                 let value = credential(place, request, body)?;
                 let token = after_word(place, &value, prefix)?;
                 (self.compare(token)?, Proof::Credential)
             }
-            // Never without its key, which `verify_with` is given.
             Scheme::Sns => return Err(Refusal::SignatureMismatch { secrets: 0 }),
             Scheme::Basic => {
                 let place = Place::Header(AUTHORIZATION);
@@ -267,6 +332,7 @@ impl Verifier {
     fn signature(
         &self,
         signed: &Signed,
+        keys: &Keys,
         request: &Request<'_>,
         body: Option<&Value>,
         now: Timestamp,
@@ -311,9 +377,9 @@ impl Verifier {
         let is_digested = digested(signed, request, body)?;
         let material = Material { request, body, timestamp: &timestamp, timestamp_at, secret: &[], is_digested };
         if self.answers_macs && signed.templates.iter().any(|t| is_askable(t, &material)) {
-            return Err(Refusal::SignatureMismatch { secrets: self.keys.len() });
+            return Err(Refusal::SignatureMismatch { secrets: keys.len() });
         }
-        let secret = self.keys.matching(signed, &material, &presented)?;
+        let secret = keys.matching(signed, &material, &presented)?;
         // The time is looked at last: a right signature that is old is worth telling from a forgery.
         if let Some(rule) = &signed.timestamp {
             let at = rule.unit.parse(&timestamp).ok_or(Refusal::TimestampMalformed(rule.unit))?;
@@ -323,6 +389,47 @@ impl Verifier {
         let covers = is_digested == IsDigested::Yes || signed.templates.iter().all(|t| t.covers_body());
         Ok((secret, if covers { Proof::Body } else { Proof::Part }))
     }
+}
+
+/// The address of the key that a request names, if it is one of the sender's own.
+fn named_url(request: &Request<'_>, place: &Place, hosts: &[String], path: &str) -> Result<KeyUrl, Refusal> {
+    let url = place.exact(request, None).map_err(|e| match e {
+        NotExact::Missing => Refusal::PartMissing(place.clone()),
+        NotExact::Repeated => Refusal::PartRepeated(place.clone()),
+    })?;
+    let is_below = |url: &str| {
+        let host = url.strip_prefix("https://").and_then(|rest| rest.split_once('/'));
+        host.is_some_and(|(_, rest)| path.strip_prefix('/').is_some_and(|path| rest.starts_with(path)))
+    };
+    let url = std::str::from_utf8(&url).ok().filter(|url| is_below(url));
+    let url = url.and_then(|url| KeyUrl::pinned(url, |host| hosts.iter().any(|h| h == host), ""));
+    url.ok_or_else(|| Refusal::SignatureMalformed {
+        place: place.clone(),
+        wanted: format!("an address below https://{}{path}", hosts.join(" or ")).into(),
+        seen: "another address",
+    })
+}
+
+/// The JSON that the signature covers: that of the form's field where a field is signed. Never another reading of the same
+/// bytes: the owner is read from it, and a stranger's signed text may hold whatever a stranger writes.
+fn signed_json(signed: &Signed, request: &Request<'_>) -> Option<Value> {
+    match signed.templates.iter().find_map(|t| t.signed_field()) {
+        Some(field) => serde_json::from_slice(&field.exact(request, None).ok()?).ok(),
+        None => serde_json::from_slice(request.body).ok(),
+    }
+}
+
+/// The key in a document that was fetched.
+fn public_key(document: &[u8], field: Option<&[String]>, algorithm: PublicAlgorithm) -> Option<ParsedPublicKey> {
+    let json: Value;
+    let pem = match field {
+        None => std::str::from_utf8(document).ok()?,
+        Some(path) => {
+            json = serde_json::from_slice(document).ok()?;
+            walk(&json, path)?.as_str()?
+        }
+    };
+    ParsedPublicKey::new(algorithm.verification(), sns::public_key(pem)?).ok()
 }
 
 /// Values and where they stand.

@@ -50,7 +50,7 @@ fn every_vector_gets_its_verdict() {
             let verifier =
                 Verifier::new(Arc::clone(&preset), &secrets(&vector.secrets), VerifyOptions::default()).unwrap();
             let verdict = match &vector.key {
-                Some(key) => rung(vector).verify_with(&verifier, key),
+                Some(key) => rung(vector).verify_with(&verifier, key, Timestamp::from_secs(vector.now_s)),
                 None => rung(vector).verify(&verifier, Timestamp::from_secs(vector.now_s)),
             };
             let seen = verdict.as_ref().err().map(|refusal| refusal.code().to_owned());

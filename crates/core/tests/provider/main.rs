@@ -50,10 +50,10 @@ impl Rung {
     }
 
     /// As the door does it where the key has to be fetched, with what stands at its address.
-    fn verify_with(&self, verifier: &Verifier, key: &str) -> Result<Verified, Refusal> {
+    fn verify_with(&self, verifier: &Verifier, key: &str, now: Timestamp) -> Result<Verified, Refusal> {
         self.with(|request| {
             verifier.key_url(request)?.expect("an address of a key");
-            verifier.verify_with(request, key.as_bytes())
+            verifier.verify_with(request, key.as_bytes(), now)
         })
     }
 

@@ -43,7 +43,7 @@ fn what_the_official_sdks_sign_passes_and_what_is_altered_does_not() {
             let texts = [topic.unwrap_or_else(|_| "arn:aws:sns:us-west-2:123456789012:MyTopic".to_owned())];
             let preset = Arc::clone(provider::get(preset).unwrap());
             let verifier = Verifier::new(preset, &secrets(&texts), VerifyOptions::default()).unwrap();
-            let verdict = rung(case).verify_with(&verifier, case["secrets"][0].as_str().unwrap());
+            let verdict = rung(case).verify_with(&verifier, case["secrets"][0].as_str().unwrap(), crate::NOW);
             if verdict.is_ok() != case["valid"].as_bool().unwrap() {
                 wrong.push(format!("{id}: {verdict:?}"));
             }

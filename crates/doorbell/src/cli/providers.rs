@@ -183,6 +183,7 @@ fn written(template: &Template) -> String {
         Piece::Literal(text) => text.replace('\n', "\\n"),
         Piece::Body => "{body}".into(),
         Piece::Payload => "{payload}".into(),
+        Piece::BodyCrc32 => "{body_crc32}".into(),
         Piece::EscapedBody => "{escaped body}".into(),
         Piece::SortedForm => "{sorted form}".into(),
         Piece::Canonical(list) => format!("{{canonical request with the headers of {list}}}"),

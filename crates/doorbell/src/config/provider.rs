@@ -62,7 +62,8 @@ fn built_in(name: &At<String>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Pre
     }
     let found = provider::get(word);
     if found.is_none() {
-        let known = provider::presets().keys().map(String::as_str).filter(|id| !METHODS.contains(id));
+        let ids = provider::files().iter().filter_map(|(file, _)| file.strip_suffix(".toml"));
+        let known = ids.filter(|id| !METHODS.contains(id));
         cx.report.error(name.offset, &key, format!("there is no provider `{word:.80}`"), suggest(word, known));
     }
     found.cloned()

@@ -232,14 +232,15 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         Some(at) => Some(around.secrets.one(at, &format!("{}.verify_token", given.key))?),
         None => None,
     };
+    let audience = audience(given, &preset, around);
     let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
-    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token });
+    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token, audience });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
-        keys: matches!(preset.scheme, Scheme::Sns).then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
+        keys: preset.scheme.fetches_keys().then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
         payload: preset.payload.rule(),
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
@@ -256,6 +257,28 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         preset,
     };
     Some((webhook, newest))
+}
+
+/// Whom tokens are meant for, where the sender's are meant for somebody; without it every delivery would be refused.
+fn audience(given: &Given<'_>, preset: &Preset, around: &Around<'_>) -> Option<String> {
+    let key = format!("{}.audience", given.key);
+    let is_meant = matches!(&preset.scheme, Scheme::Jwt(rule) if rule.key_set.is_some() && rule.url.is_some());
+    match &given.table.audience {
+        Some(at) if !is_meant => {
+            let problem = format!("provider `{}` has no tokens that are meant for somebody", preset.id);
+            around.cx.report.error(at.offset, &key, problem, "Leave `audience` out.");
+        }
+        Some(at) if at.value.is_empty() => {
+            around.cx.report.error(at.offset, &key, "an empty audience is nobody", "Write what is set at the sender.");
+        }
+        None if is_meant && around.server.public_url.is_none() => {
+            let problem = "nothing says whom the sender's tokens are meant for";
+            let advice = "Set server.public_url, or `audience` to what is set at the sender.";
+            around.cx.report.error(given.name.offset, &key, problem, advice);
+        }
+        _ => {}
+    }
+    given.table.audience.as_ref().map(|at| at.value.clone())
 }
 
 fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {
@@ -278,6 +301,8 @@ fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {
 /// the sender makes in a form of its own, and public keys, are as long as they have to be.)
 fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<'_>) {
     let chosen = |secret: &Secret| match &preset.scheme {
+        // What tells this source's events from others is no secret.
+        scheme if scheme.fetches_keys() => None,
         Scheme::Signed(signed) => (signed.key == KeyForm::Raw).then(|| secret.expose().len()),
         Scheme::Token { .. } => Some(secret.expose().len()),
         Scheme::Basic => secret.expose().split_once(':').map(|(_, password)| password.len()),

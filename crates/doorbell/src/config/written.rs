@@ -175,6 +175,8 @@ tables! {
         tolerance: Lasting,
         /// What the sender shows when it asks whether this address is ours: Meta's and Strava's verify token, WebSub's topic.
         verify_token: SecretAt,
+        /// Whom the sender's token is meant for (Google Pub/Sub). Default: the source's public URL.
+        audience: String,
         /// The header of the signature or token (`auth = "hmac"` and `"api-key"`).
         header: String,
         /// What stands before the signature or token.

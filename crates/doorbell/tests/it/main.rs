@@ -4,13 +4,16 @@
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod cli;
+mod cloudevents;
 mod demo;
 mod durability;
 mod edge;
 mod fatal;
+mod forms;
 mod handshakes;
 mod library;
 mod lifecycle;
+mod must_pass;
 mod runs;
 mod senders;
 mod tidy;

@@ -84,3 +84,54 @@ async fn a_subscription_is_confirmed_at_amazon_after_the_check() {
     assert_eq!(ring(&world, &asked).await, 200);
     assert_eq!(amazon.asked("ConfirmSubscription"), 1);
 }
+
+/// Travis' own host: what it answers, and how often it was asked.
+#[derive(Debug, Default)]
+struct Travis {
+    document: Mutex<Option<String>>,
+    asked: Mutex<usize>,
+}
+
+#[async_trait]
+impl Fetch for Travis {
+    async fn fetch(&self, request: http::Request<Bytes>, _: FetchLimits) -> Result<http::Response<Bytes>, FetchError> {
+        assert_eq!(request.uri(), "https://api.travis-ci.com/config");
+        *self.asked.lock().unwrap() += 1;
+        let document = self.document.lock().unwrap().clone();
+        document.map(|d| http::Response::new(d.into())).ok_or_else(|| FetchError::Refused("away".to_owned()))
+    }
+}
+
+async fn travis(world: &World, note: &str) -> u16 {
+    let vector = provider::get("travis").unwrap().vectors.iter().find(|v| v.note == note).unwrap();
+    let headers: Vec<_> = vector.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let body = String::from_utf8(vector.body.clone()).unwrap();
+    world.call("POST", "/hooks/published", &headers, &body).await.status
+}
+
+#[tokio::test]
+async fn a_published_key_lets_in_what_it_signed_for_this_source() {
+    let host = Arc::new(Travis::default());
+    let key = provider::get("travis").unwrap().vectors[0].key.clone();
+    *host.document.lock().unwrap() = key;
+    let world = World::with_published("travis", host.clone()).await;
+    assert_eq!(travis(&world, "a delivery").await, 202);
+    assert_eq!(travis(&world, "a delivery").await, 200, "known by its id");
+    for bad in ["another state", "a second payload", "no signature"] {
+        assert_eq!(travis(&world, bad).await, 401, "{bad}");
+    }
+    assert_eq!(*host.asked.lock().unwrap(), 1, "a forgery is no reason to ask again within the minute");
+}
+
+#[tokio::test]
+async fn without_a_published_key_nobody_is_let_in_or_turned_away() {
+    for document in [None, Some("{}"), Some("<html>")] {
+        let host = Arc::new(Travis::default());
+        *host.document.lock().unwrap() = document.map(str::to_owned);
+        let world = World::with_published("travis", host.clone()).await;
+        for note in ["a delivery", "another state"] {
+            assert_eq!(travis(&world, note).await, 503, "{document:?} {note}");
+        }
+        assert_eq!(*host.asked.lock().unwrap(), 1, "{document:?}");
+    }
+}

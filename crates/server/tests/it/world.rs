@@ -14,7 +14,7 @@ use doorbell_core::filter::Filter;
 use doorbell_core::house::{Catalog, House};
 use doorbell_core::lane::Passing;
 use doorbell_core::limits::Limits;
-use doorbell_core::payload::{Paths, PayloadRule};
+use doorbell_core::payload::Paths;
 use doorbell_core::ports::{Retention, Runner, Stream, Verdict};
 use doorbell_core::provider::{self, Verifier, VerifyOptions};
 use doorbell_core::retry::Retries;
@@ -151,6 +151,7 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
             let secrets = match preset.id.as_str() {
                 "github" => vec![Secret::new(SECRET)],
                 "aws-sns" => vec![Secret::new("arn:aws:sns:us-west-2:123456789012:MyTopic")],
+                "travis" => vec![Secret::new("acme/doorbell")],
                 _ => vec![],
             };
             Way::Webhook(Box::new(Webhook {
@@ -158,7 +159,7 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
                 public_url: None,
                 verifier: Verifier::new(Arc::clone(&preset), &secrets, VerifyOptions::default()).unwrap(),
                 keys: None,
-                payload: PayloadRule::default(),
+                payload: preset.payload.rule(),
                 secret_in_body: false,
                 kept_headers: preset.kept_headers(),
                 preset,
@@ -250,6 +251,17 @@ impl World {
         let agents = catalog(&script).agents.values().map(|agent| (**agent).clone()).collect();
         let catalog = Catalog::new(agents, vec![sns], Retention::default());
         Self::of(short(), None, script, catalog).await
+    }
+
+    /// A server with one source of a sender that publishes its key.
+    pub(crate) async fn with_published(provider: &str, hosts: Arc<dyn doorbell_core::ports::Fetch>) -> Self {
+        let script = Arc::new(Script::default());
+        let mut source = source("published", Some(provider), Respond::Accepted, &[None]);
+        if let Way::Webhook(webhook) = &mut source.way {
+            webhook.keys = Some(Arc::new(provider::KeyCache::new(hosts)));
+        }
+        let agents = catalog(&script).agents.values().map(|agent| (**agent).clone()).collect();
+        Self::of(short(), None, script, Catalog::new(agents, vec![source], Retention::default())).await
     }
 
     async fn of(options: Options, tls: Option<doorbell_server::Tls>, script: Arc<Script>, catalog: Catalog) -> Self {

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use doorbell_core::provider::{self, Confidence, Handshake, Order, Preset, Scheme, TimestampPlace, Wanted};
+use doorbell_core::provider::{self, Confidence, Handshake, Order, Preset, Published, Scheme, TimestampPlace, Wanted};
 
 use super::super::screen::span_ms;
 use super::{confidence, scheme, texts, written};
@@ -94,6 +94,14 @@ fn proof(preset: &Preset) -> String {
     match &preset.scheme {
         Scheme::Signed(signed) => {
             let _ = write!(text, ", over {}", codes(&texts(&signed.templates)));
+            if let Some(published) = &signed.published {
+                let _ = match &published.at {
+                    Published::At(url) => write!(text, ", with the key at `{}`", url.as_str()),
+                    Published::Named { place, hosts, path } => {
+                        write!(text, ", with the key at {place}, below `{path}` on {}", codes(hosts))
+                    }
+                };
+            }
             if let Some(rule) = &signed.timestamp {
                 let place = match &rule.place {
                     TimestampPlace::At(place) => place.to_string(),
@@ -108,6 +116,13 @@ fn proof(preset: &Preset) -> String {
             }
             if let Some(claim) = &rule.url {
                 let _ = write!(text, ", with the URL in the claim `{claim}`");
+            }
+            if let (Some(url), Some(owner)) = (&rule.key_set, &rule.owner) {
+                let _ = write!(
+                    text,
+                    ", with the keys at `{}`, for the source's secret in the claim `{owner}`",
+                    url.as_str()
+                );
             }
         }
         Scheme::Token { .. } | Scheme::Basic | Scheme::Sns | Scheme::None => {}

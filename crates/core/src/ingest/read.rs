@@ -1,0 +1,169 @@
+//! From a verified request to its events, each with its labels: bodies by the preset's rule, batches taken apart,
+//! `CloudEvents` by their own. Called by the door after the check of the sender.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::cloudevents::{self, Event, Wrong};
+use super::{Early, No, Ring};
+use crate::decision::Check;
+use crate::payload::{Body, PayloadRule, Unreadable};
+use crate::provider::{CloudEvents, Labels};
+use crate::source::{Source, Webhook};
+
+/// A request that was read.
+pub(super) enum Whole {
+    /// A body by the preset's rule, and what was asked of it.
+    Plain(Body, Value),
+    /// Events that say themselves what they are; whether they came as a batch.
+    Events(Vec<Event>, cloudevents::Form),
+}
+
+/// One event on its way to the triggers.
+pub(super) struct Letter {
+    pub labels: Labels,
+    /// The headers to keep with it.
+    pub headers: Vec<(String, String)>,
+    /// The body as it is kept.
+    pub body: Body,
+    pub view: Value,
+    /// Its bytes as the sender sent them.
+    pub as_sent: Bytes,
+}
+
+/// Reads the request whole, so that one that cannot be read makes no event at all.
+pub(super) fn whole(
+    source: &Source,
+    webhook: &Webhook,
+    ring: Ring<'_>,
+    checks: &mut Vec<Check>,
+) -> Result<Whole, Box<Early>> {
+    let content_type =
+        ring.request.headers.get(http::header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
+    let outcome = match events(webhook, ring) {
+        Ok(Some(events)) => Ok(events),
+        Ok(None) => Body::read(ring.request.body.clone(), content_type.as_deref(), &webhook.payload)
+            .and_then(|body| body.project(&source.paths).map(|view| Whole::Plain(body, view)))
+            .map_err(Wrong::Unreadable),
+        Err(wrong) => Err(wrong),
+    };
+    outcome.map_err(|wrong| {
+        let seen = content_type.map_or_else(|| "no content type".to_owned(), Cow::into_owned);
+        let (no, code, wanted, why) = match wrong {
+            Wrong::Unreadable(unreadable) => {
+                let (no, code) = no_of(&unreadable);
+                (no, code, "a body that can be read", unreadable.to_string())
+            }
+            Wrong::Format(media) => {
+                let why = format!("CloudEvents as `{media}` are not read: send JSON, or the binary form");
+                (No::MediaType, "unsupported_media_type", "a CloudEvent that can be read", why)
+            }
+            Wrong::Invalid(why) => {
+                (No::Unreadable, "invalid_cloudevent", "a CloudEvent 1.0", format!("not a valid CloudEvent: {why}"))
+            }
+        };
+        checks.push(Check::failed("body", wanted, format!("{why} ({seen:.100})")));
+        Early::verified(no, code, why)
+    })
+}
+
+fn events(webhook: &Webhook, ring: Ring<'_>) -> Result<Option<Whole>, Wrong> {
+    let taken = webhook.preset.payload.cloudevents;
+    if taken == CloudEvents::No {
+        return Ok(None);
+    }
+    let headers = ring.request.headers;
+    match (cloudevents::form(headers)?, taken) {
+        (Some(form), _) => {
+            let events = cloudevents::read(form, headers, ring.request.body, &webhook.payload)?;
+            Ok(Some(Whole::Events(events, form)))
+        }
+        (None, CloudEvents::Required) => {
+            let why = "neither `ce-*` headers nor the type application/cloudevents+json or -batch+json is there";
+            Err(Wrong::Invalid(why.to_owned()))
+        }
+        (None, _) => Ok(None),
+    }
+}
+
+impl Whole {
+    /// What was asked of the whole body, for handshakes; none for events that name themselves.
+    pub(super) fn view(&self) -> Option<&Value> {
+        match self {
+            Self::Plain(_, view) => Some(view),
+            Self::Events(..) => None,
+        }
+    }
+
+    /// Whether the request may hold several events.
+    pub(super) fn is_batch(&self, webhook: &Webhook) -> bool {
+        match self {
+            Self::Plain(..) => webhook.preset.payload.batch.is_some(),
+            Self::Events(_, form) => *form == cloudevents::Form::Batch,
+        }
+    }
+
+    /// The events, in their order.
+    pub(super) fn letters(self, source: &Source, webhook: &Webhook, ring: Ring<'_>) -> Result<Vec<Letter>, Box<Early>> {
+        let kept = webhook.kept_headers.of(ring.request.headers);
+        match self {
+            Self::Plain(body, view) => {
+                let plain = |(body, view): (Body, Value)| {
+                    let labels = webhook.preset.labels(&ring.request, &view);
+                    let as_sent = body.raw().clone();
+                    let body = without_secrets(webhook, body)?;
+                    Ok(Letter { labels, headers: kept.clone(), body, view, as_sent })
+                };
+                split(source, webhook, body, view)?.into_iter().map(plain).collect()
+            }
+            Self::Events(events, _) => {
+                let named = |event: Event| {
+                    let view = event.body.project(&source.paths).map_err(|e| unreadable(&e))?;
+                    let Event { labels, headers: own, body, as_sent } = event;
+                    // The content type of the request is not that of the data.
+                    let others = kept.iter().filter(|(name, _)| name != "content-type" && !name.starts_with("ce-"));
+                    let headers = own.into_iter().chain(others.cloned()).collect();
+                    Ok(Letter { labels, headers, body, view, as_sent })
+                };
+                events.into_iter().map(named).collect()
+            }
+        }
+    }
+}
+
+fn no_of(unreadable: &Unreadable) -> (No, &'static str) {
+    match unreadable.http_status() {
+        415 => (No::MediaType, "unsupported_media_type"),
+        _ => (No::Unreadable, "unreadable"),
+    }
+}
+
+fn unreadable(error: &Unreadable) -> Box<Early> {
+    Early::verified(No::Unreadable, "unreadable", error.to_string())
+}
+
+fn split(source: &Source, webhook: &Webhook, body: Body, view: Value) -> Result<Vec<(Body, Value)>, Box<Early>> {
+    let Some(path) = &webhook.preset.payload.batch else { return Ok(vec![(body, view)]) };
+    let parts = body.split(path).map_err(|e| unreadable(&e))?;
+    parts
+        .into_iter()
+        .map(|part| part.project(&source.paths).map(|view| (part, view)))
+        .collect::<Result<_, _>>()
+        .map_err(|e| unreadable(&e))
+}
+
+/// The body as it is kept. Where the preset knows of a secret in it (Slack's `token`), the body is kept as JSON without
+/// it, so that no agent, log, API or replay can see it; its digest was taken of what was sent.
+fn without_secrets(webhook: &Webhook, body: Body) -> Result<Body, Box<Early>> {
+    if !webhook.secret_in_body {
+        return Ok(body);
+    }
+    let mut value = body.value().map_err(|e| unreadable(&e))?;
+    if !webhook.preset.strip_body(&mut value) {
+        return Ok(body);
+    }
+    let json = Bytes::from(value.to_string());
+    Body::read(json, Some("application/json"), &PayloadRule::default()).map_err(|e| unreadable(&e))
+}
