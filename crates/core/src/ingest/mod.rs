@@ -42,6 +42,8 @@ pub struct Ring<'r> {
     pub request: provider::Request<'r>,
     /// The real peer: the socket's, or what a trusted proxy says.
     pub remote: Option<IpAddr>,
+    /// Checks this request in the place of the source's own verifier: for a wire that takes several proofs of one secret.
+    pub verifier: Option<&'r provider::Verifier>,
 }
 
 /// How long a sender is asked to wait when the store cannot write or a queue is full.

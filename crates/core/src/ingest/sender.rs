@@ -14,8 +14,9 @@ pub(super) async fn check(
     checks: &mut Vec<Check>,
 ) -> Result<Verified, Box<Early>> {
     let now = house.clock.now();
-    let verdict = match webhook.verifier.key_url(&ring.request) {
-        Ok(None) => webhook.verifier.verify(&ring.request, now),
+    let verifier = ring.verifier.unwrap_or(&webhook.verifier);
+    let verdict = match verifier.key_url(&ring.request) {
+        Ok(None) => verifier.verify(&ring.request, now),
         Ok(Some(url)) => {
             let key = match &webhook.keys {
                 Some(keys) => keys.get(&url, now).await,
@@ -25,7 +26,7 @@ pub(super) async fn check(
                 checks.push(Check::failed("signature", "the sender's key", fault.to_string()));
                 unavailable(&fault)
             })?;
-            webhook.verifier.verify_with(&ring.request, &key)
+            verifier.verify_with(&ring.request, &key)
         }
         Err(refusal) => Err(refusal),
     };

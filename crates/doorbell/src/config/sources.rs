@@ -9,7 +9,7 @@ use std::time::Duration;
 use doorbell_core::allowed::Allowed;
 use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
-use doorbell_core::payload::Paths;
+use doorbell_core::payload::{Paths, PayloadKind, PayloadRule};
 use doorbell_core::ports::Retention;
 use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
@@ -17,6 +17,7 @@ use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
 use serde_json::{Value, json};
 
+use super::contracts::dress;
 use super::paths::Taken;
 use super::provider::preset;
 use super::secrets::Secrets;
@@ -24,7 +25,7 @@ use super::section::At;
 use super::server::{ServerSettings, body_limit, quota, timeout};
 use super::triggers::{BySource, filter};
 use super::values::{AllowedSource, OnDuplicateFailedWord, RespondWord, SourceKind, lasting_text};
-use super::written::{SourceTable, Written};
+use super::written::{Named, SourceTable, TriggerWritten, Written};
 use super::{Cx, Sender, agents};
 
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
@@ -35,6 +36,7 @@ const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// What a source is made with.
 pub(super) struct Around<'a> {
+    pub(super) written: &'a Written,
     pub(super) cx: &'a Cx<'a>,
     pub(super) secrets: &'a Secrets<'a>,
     pub(super) server: &'a ServerSettings,
@@ -240,7 +242,7 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
         keys: matches!(preset.scheme, Scheme::Sns).then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
-        payload: preset.payload.rule(),
+        payload: payload(given, &preset, around),
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
         verifier,
@@ -256,6 +258,20 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         preset,
     };
     Some((webhook, newest))
+}
+
+/// How bodies are read: as the preset says, unless a contract promises more.
+fn payload(given: &Given<'_>, preset: &Preset, around: &Around<'_>) -> PayloadRule {
+    let listens = |t: &&Named<TriggerWritten>| match &t.table.trigger.source {
+        Some(source) => source.value == given.name.value,
+        None => t.name.value == given.name.value,
+    };
+    let mut listeners = around.written.triggers.iter().filter(listens);
+    let mut rule = preset.payload.rule();
+    if listeners.any(|t| dress(around.written, &t.name.value).is_json_or_text) {
+        rule.kind = PayloadKind::JsonOrText;
+    }
+    rule
 }
 
 fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {

@@ -14,13 +14,11 @@ use serde_json::json;
 
 use super::Cx;
 use super::agents::{name, unknown};
+use super::contracts::dress;
 use super::section::At;
 use super::server::{above_zero, quota};
 use super::values::{PassWord, WhenFullWord};
 use super::written::{Named, TriggerTable, TriggerWritten, Written};
-
-/// A queue this long is a flood or a dead agent: senders are told to come back rather than the disk be filled.
-const MAX_QUEUED: u32 = 100_000;
 
 /// The triggers of each source, by the source's name.
 pub(super) type BySource = BTreeMap<Name, Vec<Arc<Trigger>>>;
@@ -45,7 +43,10 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let lane_key = table.key.as_ref().map(|at| template(at, &format!("{key}.key"), cx));
     let prompt = table.prompt.as_ref().map(|at| template(at, &format!("{key}.prompt"), cx));
     let max_concurrent = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx);
-    let max_queued = above_zero(&table.max_queued, &format!("{key}.max_queued"), cx).unwrap_or(MAX_QUEUED);
+    let dress = dress(written, &named.name.value);
+    let max_queued = above_zero(&table.max_queued, &format!("{key}.max_queued"), cx).unwrap_or(dress.max_queued);
+    let max_payload_chars = above_zero(&table.max_payload_chars, &format!("{key}.max_payload_chars"), cx);
+    let max_payload_chars = max_payload_chars.map(|n| n as usize).or(dress.max_payload_chars);
     check_sense(table, written, &key, cx);
     Some(Trigger {
         name: name?,
@@ -60,6 +61,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
         when_full: when_full(table),
         max_queued: Some(max_queued),
         storm_cap: quota(&table.storm_cap).map(Meters::new),
+        max_payload_chars,
         enabled: table.enabled.as_ref().is_none_or(|e| e.value),
         shown: shown(table, max_queued),
     })
@@ -217,6 +219,7 @@ fn shown(table: &TriggerTable, max_queued: u32) -> serde_json::Value {
         "max_concurrent": table.max_concurrent.as_ref().map(|m| m.value),
         "when_full": match when_full(table) { WhenFull::Hold => "hold", WhenFull::Reject => "reject" },
         "max_queued": max_queued,
+        "max_payload_chars": table.max_payload_chars.as_ref().map(|m| m.value),
         "storm_cap": table.storm_cap.as_ref().map(|r| &r.value.text),
         "on_retry": if passes(&table.on_retry) { "pass" } else { "block" },
         "on_wait": if passes(&table.on_wait) { "pass" } else { "block" },
