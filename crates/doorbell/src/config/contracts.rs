@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use doorbell_core::Name;
 use doorbell_core::allowed::Allowed;
+use doorbell_core::limits::Quota;
 use doorbell_core::source::Source;
+use doorbell_core::trigger::WhenFull;
 use doorbell_server::Contracts;
-use doorbell_server::contracts::{Datalayer, Promptise, Reading, Served, Wire, names_a_host};
+use doorbell_server::contracts::{CONTRACT, Datalayer, Promptise, Reading, Served, Wire, names_a_host};
 
 use super::Cx;
 use super::agents::unknown;
@@ -19,7 +22,7 @@ use super::values::Auth;
 use super::written::{ContractTable, Named, ServeTable, Written};
 
 /// The contracts that there are.
-const KNOWN: &[&str] = &["datalayer", "promptise"];
+const KNOWN: &[&str] = &["datalayer", "promptise", "almyty"];
 /// What their clients may call things: it stands in a path, as it is.
 const ID_BYTES_MAX: usize = 128;
 
@@ -31,6 +34,20 @@ pub(super) struct Dress {
     pub(super) max_payload_chars: Option<usize>,
     /// Whether a body is JSON if it can be, and text if not.
     pub(super) is_json_or_text: bool,
+    /// Runs at once.
+    pub(super) max_concurrent: Option<u32>,
+    /// What happens beyond it.
+    pub(super) when_full: WhenFull,
+    /// Requests a minute.
+    per_minute: Option<u32>,
+}
+
+impl Dress {
+    /// Requests in a time.
+    pub(super) fn rate(&self) -> Option<Quota> {
+        let count = self.per_minute?;
+        Quota::new(count, Duration::from_secs(60), format!("{count}/min"))
+    }
 }
 
 /// A queue this long is a flood or a dead agent: senders are told to come back rather than the disk be filled.
@@ -39,11 +56,18 @@ const MAX_QUEUED: u32 = 100_000;
 /// The promises for the trigger of this name.
 pub(super) fn dress(written: &Written, trigger: &str) -> Dress {
     let rings = |at: &At<ServeTable>| at.value.trigger.as_ref().is_some_and(|t| t.value == trigger);
-    let mut serving = written.contracts.iter().filter(|c| c.name.value == "promptise");
-    let promptise = serving.any(|c| c.table.serve.iter().flat_map(|s| s.value.values()).any(rings));
-    match promptise {
-        true => Dress { max_queued: 1000, max_payload_chars: Some(20_000), is_json_or_text: true },
-        false => Dress { max_queued: MAX_QUEUED, max_payload_chars: None, is_json_or_text: false },
+    let served = |contract: &str| {
+        let mut tables = written.contracts.iter().filter(|c| c.name.value == contract);
+        tables.any(|c| c.table.serve.iter().flat_map(|s| s.value.values()).any(rings))
+    };
+    let (promptise, almyty) = (served("promptise"), served("almyty"));
+    Dress {
+        max_queued: if promptise { 1000 } else { MAX_QUEUED },
+        max_payload_chars: promptise.then_some(20_000),
+        is_json_or_text: promptise,
+        max_concurrent: almyty.then_some(10),
+        when_full: if almyty { WhenFull::Reject } else { WhenFull::Hold },
+        per_minute: almyty.then_some(100),
     }
 }
 
@@ -83,6 +107,7 @@ pub(super) fn contracts(written: &Written, sources: &[Source], server: &ServerSe
             served.push(Served { id: id.clone(), trigger, listen, reading, wire });
         }
     }
+    check_made(&served, sources, written, cx);
     check_twins(&served, sources, written, cx);
     Contracts::new(served)
 }
@@ -161,6 +186,7 @@ impl Serving<'_> {
     fn wire(&self, address: SocketAddr) -> Option<Wire> {
         let (taken, wire): (&[&str], _) = match self.contract {
             "datalayer" => (&["enabled", "event_source", "description", "allowed_ips", "metadata"], self.datalayer()),
+            "almyty" => (&[], Some(Wire::Almyty)),
             "promptise" => (&["path"], self.promptise(address)),
             _ => return None,
         };
@@ -234,6 +260,26 @@ impl Serving<'_> {
             port: address.port(),
             is_loopback: address.ip().is_loopback(),
         }))
+    }
+}
+
+/// A secret that is made by a contract needs the contract that makes it; without one nobody could ever ring.
+fn check_made(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
+    let makes = |s: &&Source| s.webhook().is_some_and(|w| w.preset.id == CONTRACT);
+    for source in sources.iter().filter(makes) {
+        let is_rung =
+            |s: &Served| matches!(s.wire, Wire::Almyty) && source.triggers.iter().any(|t| t.name == s.trigger);
+        if !served.iter().any(is_rung) {
+            let own = written.sources.iter().map(|s| &s.name).chain(written.triggers.iter().map(|t| &t.name));
+            let offset = own.into_iter().find(|n| n.value == source.name.as_str()).map_or(0, |n| n.offset);
+            let problem = "auth = \"contract\", and no contract that makes secrets rings it";
+            cx.report.error(
+                offset,
+                source.name.as_str(),
+                problem,
+                "Add [contracts.almyty.serve.ID] with this trigger.",
+            );
+        }
     }
 }
 

@@ -15,9 +15,10 @@ use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, V
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
+use doorbell_server::contracts::CONTRACT;
 use serde_json::{Value, json};
 
-use super::contracts::dress;
+use super::contracts::{Dress, dress};
 use super::paths::Taken;
 use super::provider::preset;
 use super::secrets::Secrets;
@@ -228,6 +229,11 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     };
     let preset = preset?;
     let newest = secrets.first().cloned();
+    // What nobody is told lets nobody in: its requests come through the contract, which brings a verifier of its own.
+    let secrets = match preset.id == CONTRACT {
+        true => vec![Secret::new((0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>())],
+        false => secrets,
+    };
     check_length(given, &preset, &secrets, cx);
     check_retention(given, &preset, around);
     let verify_token = match &table.verify_token {
@@ -238,17 +244,18 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
+    let dresses = dresses(given, around);
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
         keys: matches!(preset.scheme, Scheme::Sns).then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
-        payload: payload(given, &preset, around),
+        payload: payload(&preset, &dresses),
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
         verifier,
         allowed: allowed(given, cx),
         limits: Limits {
-            source: quota(&table.rate_limit).map(Meter::new),
+            source: quota(&table.rate_limit).or_else(|| dresses.iter().find_map(Dress::rate)).map(Meter::new),
             address: quota(&table.rate_limit_per_address).map(Meters::new),
             server: around.server.rate_limit.clone(),
             failures: quota(&table.failed_auth_limit).map(Meters::new),
@@ -261,17 +268,22 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
 }
 
 /// How bodies are read: as the preset says, unless a contract promises more.
-fn payload(given: &Given<'_>, preset: &Preset, around: &Around<'_>) -> PayloadRule {
+fn payload(preset: &Preset, dresses: &[Dress]) -> PayloadRule {
+    let mut rule = preset.payload.rule();
+    if dresses.iter().any(|d| d.is_json_or_text) {
+        rule.kind = PayloadKind::JsonOrText;
+    }
+    rule
+}
+
+/// What contracts promise of the triggers that listen to this source.
+fn dresses(given: &Given<'_>, around: &Around<'_>) -> Vec<Dress> {
     let listens = |t: &&Named<TriggerWritten>| match &t.table.trigger.source {
         Some(source) => source.value == given.name.value,
         None => t.name.value == given.name.value,
     };
-    let mut listeners = around.written.triggers.iter().filter(listens);
-    let mut rule = preset.payload.rule();
-    if listeners.any(|t| dress(around.written, &t.name.value).is_json_or_text) {
-        rule.kind = PayloadKind::JsonOrText;
-    }
-    rule
+    let listeners = around.written.triggers.iter().filter(listens);
+    listeners.map(|t| dress(around.written, &t.name.value)).collect()
 }
 
 fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {

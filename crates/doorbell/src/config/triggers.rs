@@ -42,9 +42,10 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let filter = table.filter.as_ref().map(|at| filter(at, &format!("{key}.filter"), cx));
     let lane_key = table.key.as_ref().map(|at| template(at, &format!("{key}.key"), cx));
     let prompt = table.prompt.as_ref().map(|at| template(at, &format!("{key}.prompt"), cx));
-    let max_concurrent = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx);
     let dress = dress(written, &named.name.value);
     let max_queued = above_zero(&table.max_queued, &format!("{key}.max_queued"), cx).unwrap_or(dress.max_queued);
+    let max_concurrent = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx);
+    let max_concurrent = max_concurrent.or(dress.max_concurrent);
     let max_payload_chars = above_zero(&table.max_payload_chars, &format!("{key}.max_payload_chars"), cx);
     let max_payload_chars = max_payload_chars.map(|n| n as usize).or(dress.max_payload_chars);
     check_sense(table, written, &key, cx);
@@ -58,7 +59,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
         prompt: whole(prompt)?,
         passing: Passing { on_retry: passes(&table.on_retry), on_wait: passes(&table.on_wait) },
         max_concurrent,
-        when_full: when_full(table),
+        when_full: if table.when_full.is_some() { when_full(table) } else { dress.when_full },
         max_queued: Some(max_queued),
         storm_cap: quota(&table.storm_cap).map(Meters::new),
         max_payload_chars,

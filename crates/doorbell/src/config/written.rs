@@ -224,7 +224,7 @@ tables! {
         enabled: bool,
     }
 
-    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`.
+    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`, `almyty`.
     ContractTable {
         /// Address and port of a listener of its own. Default: the server's.
         listen: String,

@@ -5,6 +5,7 @@
 //! other ([`webhook::ask`]), and says the door's answer in its own words. It decides nothing that the door decides, and it
 //! makes no event itself. What each one answers, and where it differs from its document, is in `docs/contracts.md`.
 
+mod almyty;
 mod call;
 mod datalayer;
 mod promptise;
@@ -20,6 +21,7 @@ use doorbell_core::trigger::Trigger;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use almyty::CONTRACT;
 pub use datalayer::{Datalayer, names_a_host};
 pub use promptise::Promptise;
 
@@ -88,6 +90,8 @@ pub enum Reading {
 pub enum Wire {
     /// Datalayer agent-runtimes, `triggers.webhook`.
     Datalayer(Datalayer),
+    /// almyty: webhooks of agents, and their executions.
+    Almyty,
     /// Promptise Foundry, `WebhookTrigger`.
     Promptise(Promptise),
 }
@@ -103,6 +107,7 @@ impl Served {
     pub fn paths(&self) -> Vec<String> {
         match &self.wire {
             Wire::Datalayer(_) => vec![format!("/api/v1/agents/{}/webhook", self.id)],
+            Wire::Almyty => vec![format!("/agents/{}/webhook", self.id)],
             Wire::Promptise(own) => vec![own.path.clone()],
         }
     }
@@ -127,6 +132,7 @@ pub(crate) enum Said {
 /// Where a path leads.
 enum Place {
     Datalayer(String),
+    Almyty(String, almyty::Ask),
     Promptise(promptise::Ask),
 }
 
@@ -158,6 +164,10 @@ pub(crate) async fn serve(
             });
             datalayer::answer(front, served, contracts.reading(door), &id, arrived).await
         }
+        Place::Almyty(id, ask) => {
+            let served = contracts.at(door).find(|s| matches!(s.wire, Wire::Almyty) && s.id == id);
+            almyty::answer(front, served, ask, arrived).await
+        }
         Place::Promptise(ask) => {
             let mut here: Vec<_> = contracts.promptise(door).collect();
             if matches!(ask, promptise::Ask::Trigger) {
@@ -172,7 +182,7 @@ impl Contracts {
     fn promptise(&self, door: Door) -> impl Iterator<Item = (&Served, &Promptise)> {
         self.at(door).filter_map(|s| match &s.wire {
             Wire::Promptise(own) => Some((s, own)),
-            Wire::Datalayer(_) => None,
+            Wire::Datalayer(_) | Wire::Almyty => None,
         })
     }
 
@@ -187,6 +197,10 @@ fn place(contracts: &Contracts, door: Door, path: &str) -> Option<Place> {
     let has_datalayer = contracts.at(door).any(|s| matches!(s.wire, Wire::Datalayer(_)));
     if let Some(id) = datalayer::id(path).filter(|_| has_datalayer) {
         return Some(Place::Datalayer(id.to_owned()));
+    }
+    let has_almyty = contracts.at(door).any(|s| matches!(s.wire, Wire::Almyty));
+    if let Some((id, ask)) = almyty::read(path).filter(|_| has_almyty) {
+        return Some(Place::Almyty(id.to_owned(), ask));
     }
     if contracts.promptise(door).any(|(_, own)| own.path == path) {
         return Some(Place::Promptise(promptise::Ask::Trigger));

@@ -97,8 +97,7 @@ fn error(message: &str) -> Value {
 }
 
 fn stripe(body: &str, ago: i64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let at = i64::try_from(now).unwrap() - ago;
+    let at = doorbell_core::Clock::system().now().secs() - ago;
     format!(
         "POST /stripe\nContent-Type: application/json\nStripe-Signature: t={at},v1={}\n\n{body}",
         sign(&format!("{at}.{body}"))
