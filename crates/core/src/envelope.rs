@@ -101,13 +101,14 @@ fn prompt(event: &Event, body: &Body, data: &Data, trigger: &Trigger, clock: &Cl
         Some(_) => body.value().map_err(|e| e.to_string())?,
         None => Value::Null,
     };
-    fenced(&fence, trigger.prompt.as_ref(), &scope(event, &value), data)
+    let shown = cut(shown(data), trigger.max_payload_chars);
+    fenced(&fence, trigger.prompt.as_ref(), &scope(event, &value), &shown)
 }
 
 /// The whole prompt: the operator's part (or a plain sentence where there is none) and the fenced event, where the
 /// operator put it or at the end.
-fn fenced(fence: &Fence, template: Option<&Template>, scope: &Scope<'_>, data: &Data) -> Result<String, String> {
-    let block = fence.block(&shown(data));
+fn fenced(fence: &Fence, template: Option<&Template>, scope: &Scope<'_>, shown: &str) -> Result<String, String> {
+    let block = fence.block(shown);
     let Some(template) = template else {
         let kind = if scope.event.kind.is_empty() { "event" } else { scope.event.kind };
         let line = format!("An event arrived: {} from source {}.", fence.value(kind), scope.event.source);
@@ -129,6 +130,14 @@ fn shown(data: &Data) -> Cow<'_, str> {
             format!("(binary data, {} characters of base64 in the envelope's data_base64)", text.len()).into()
         }
     }
+}
+
+/// At most so many characters of it, and a line that says so.
+fn cut(text: Cow<'_, str>, limit: Option<usize>) -> Cow<'_, str> {
+    let Some((limit, (end, _))) = limit.and_then(|limit| Some((limit, text.char_indices().nth(limit)?))) else {
+        return text;
+    };
+    format!("{}\n(cut after {limit} characters; the envelope has the whole event)", &text[..end]).into()
 }
 
 /// Names and values as an object; the values of a repeated name are joined with `, `, as in HTTP.
@@ -172,7 +181,7 @@ mod tests {
         };
         let scope = Scope { event, data: &data, headers: &[], query: &[] };
         let template = template.map(|t| Template::compile(t).unwrap());
-        fenced(&Fence::new(0xabc), template.as_ref(), &scope, &body.data())
+        fenced(&Fence::new(0xabc), template.as_ref(), &scope, &shown(&body.data()))
     }
 
     #[test]

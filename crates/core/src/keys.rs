@@ -174,6 +174,17 @@ pub fn new_secret(id: &KeyId, clock: &Clock) -> (Secret, KeyHash) {
     (Secret::new(token), hash)
 }
 
+/// A secret that can be made again from the key's id and the store's own key, for a scheme that signs with it and so needs
+/// it whole (an HMAC): the token, and the hash to be kept. Whoever has neither the store nor the token cannot make it.
+pub fn derived_secret(id: &KeyId, store_key: &[u8; 32]) -> (Secret, KeyHash) {
+    let mut hasher = blake3::Hasher::new_derive_key("doorbell 2026-11 secret of a contract's webhook");
+    hasher.update(store_key).update(id.0.as_bytes());
+    let secret = URL_SAFE_NO_PAD.encode(hasher.finalize().as_bytes());
+    let token = format!("{TOKEN_PREFIX}{}_{secret}", id.0);
+    let hash = KeyHash::of(&token);
+    (Secret::new(token), hash)
+}
+
 impl Key {
     /// Whether `token` is this key and good at `now`.
     pub fn admits(&self, token: &str, now: Timestamp) -> bool {
@@ -248,6 +259,19 @@ mod tests {
         assert!(good(&old, 1059) && good(&new, 1059));
         assert!(!good(&old, 1060) && good(&new, 1999));
         assert!(!good(&new, 2000));
+    }
+
+    #[test]
+    fn a_derived_secret_is_the_same_again_and_another_for_every_key_and_store() {
+        let clock = clock();
+        let (one, two) = (new_id(&clock), new_id(&clock));
+        let make = |id, store| derived_secret(id, store).0.expose().to_owned();
+        assert_eq!(make(&one, &[1; 32]), make(&one, &[1; 32]));
+        assert_ne!(make(&one, &[1; 32]), make(&two, &[1; 32]));
+        let ends = |text: &str| text.rsplit('_').next().map(str::to_owned);
+        assert_ne!(ends(&make(&one, &[1; 32])), ends(&make(&one, &[2; 32])));
+        assert_ne!(ends(&make(&one, &[1; 32])), ends(&make(&two, &[1; 32])));
+        assert_eq!(KeyId::of_token(&make(&one, &[1; 32])), Some(one));
     }
 
     #[test]

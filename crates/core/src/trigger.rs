@@ -33,6 +33,8 @@ pub struct Trigger {
     pub max_queued: Option<u32>,
     /// How many runs of one lane may start in a time; events beyond it are ignored, with that reason. None: any number.
     pub storm_cap: Option<Meters>,
+    /// How many characters of an event stand in the prompt; none: all of them. The envelope has the whole event.
+    pub max_payload_chars: Option<usize>,
     /// Whether the file says that it takes events. A flag in the store wins.
     pub enabled: bool,
     /// What the API shows: the filter's, key's and prompt's own text.

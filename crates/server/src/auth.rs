@@ -57,7 +57,7 @@ pub(crate) async fn require(State(front): State<Arc<Front>>, mut request: Reques
 }
 
 /// Whose token came with the request. A key is looked up each time: one that was removed opens nothing from then on.
-async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+pub(crate) async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
     if is_admin(front, headers) {
         return Ok(Some(Caller::Admin));
     }

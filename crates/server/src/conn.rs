@@ -163,10 +163,14 @@ pub(crate) enum Protocol {
     Http2,
 }
 
+/// Which listener a connection came to: none is the main one, else the address that a wire contract is served on.
+pub(crate) type Door = Option<std::net::SocketAddr>;
+
 /// Who is connected, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) peer: IpAddr,
+    pub(crate) door: Door,
     pub(crate) watch: Arc<Watch>,
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use doorbell_core::house::House;
 use doorbell_core::ingest::{self, No};
@@ -15,7 +16,8 @@ use tower::ServiceExt as _;
 
 use crate::auth::Uses;
 use crate::body::{Body, Budget};
-use crate::conn::{Line, Serves};
+use crate::conn::{Door, Line, Serves};
+use crate::contracts::{self, Contracts};
 use crate::health::Probe;
 use crate::options::Options;
 use crate::peer::{self, Peer};
@@ -29,6 +31,8 @@ pub(crate) struct Front {
     pub(crate) status: Arc<Status>,
     pub(crate) budget: Budget,
     pub(crate) probe: Probe,
+    /// The wires of other systems that are served.
+    pub(crate) contracts: ArcSwap<Contracts>,
     /// When the use of each API key was last written down.
     pub(crate) uses: Uses,
     /// Readers that follow a log now.
@@ -43,6 +47,7 @@ impl Front {
         let front = Arc::new(Self {
             budget: Budget::new(options.limits.bodies_at_once),
             probe: Probe::default(),
+            contracts: ArcSwap::default(),
             uses: Uses::default(),
             followers: AtomicUsize::new(0),
             ack_seconds: metrics::histogram!("doorbell_ack_seconds"),
@@ -60,24 +65,35 @@ impl Front {
         let front = Arc::clone(self);
         hyper::service::service_fn(move |request: Request<Incoming>| {
             let in_flight = line.watch.begin();
-            let (front, socket) = (Arc::clone(&front), line.peer);
+            let (front, socket, door) = (Arc::clone(&front), line.peer, line.door);
             async move {
-                let mut response = front.serve(socket, request).await;
+                let mut response = front.serve(door, socket, request).await;
                 response.body_mut().hold(in_flight);
                 Ok::<_, Infallible>(response)
             }
         })
     }
 
-    async fn serve(self: Arc<Self>, socket: IpAddr, request: Request<Incoming>) -> Response<Body> {
+    async fn serve(self: Arc<Self>, door: Door, socket: IpAddr, request: Request<Incoming>) -> Response<Body> {
         let catalog = self.house.catalog();
-        if let Some(source) = catalog.source_at(request.uri().path()) {
+        if door.is_none()
+            && let Some(source) = catalog.source_at(request.uri().path())
+        {
             let began = tokio::time::Instant::now();
             let response = webhook::ring(&self, source, socket, request).await;
             self.ack_seconds.record(began.elapsed().as_secs_f64());
             return response;
         }
         drop(catalog);
+        let contracts = self.contracts.load();
+        if !contracts.is_empty() {
+            let contracts = Arc::clone(&contracts);
+            return match Box::pin(contracts::serve(&self, contracts, door, socket, request)).await {
+                contracts::Said::Answer(response) => response,
+                contracts::Said::NotOurs(request) => Box::pin(self.route(socket, request)).await,
+            };
+        }
+        drop(contracts);
         // In a box, so that the router's future adds nothing to the size of the ingress' one.
         Box::pin(self.route(socket, request)).await
     }

@@ -5,19 +5,21 @@
 //! ```text
 //! server   what is offered: Server, Options      listen ─ conn ─ tls    sockets, limits, time-outs
 //! front    one request: a source's path goes to webhook (the hot path), everything else to the axum router
+//! contracts/   the wires of other systems, dressed around the same ingress
 //! webhook  ingress           body  read whole, capped       peer  who really asks      reply ─ wait  the answers
 //! api/     JSON under /api/v1    auth ─ access  tokens and keys     problem  RFC 9457 errors
 //! status ─ health ─ metrics      openapi ─ docs/
 //! ```
 //!
 //! Module order (each uses only what stands before it): options, status, problem, peer, body, tls, conn; reply, wait,
-//! webhook; access, auth, health, metrics, api, openapi; front, listen, server.
+//! webhook; access, auth, contracts, health, metrics, api, openapi; front, listen, server.
 
 mod access;
 mod api;
 mod auth;
 mod body;
 mod conn;
+pub mod contracts;
 mod docs;
 mod front;
 mod health;
@@ -34,6 +36,7 @@ mod tls;
 mod wait;
 mod webhook;
 
+pub use contracts::Contracts;
 pub use metrics::describe as describe_metrics;
 pub use openapi::openapi;
 pub use options::{Limits, Options, Timeouts};

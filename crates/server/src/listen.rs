@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::conn::{At, Cut, End, Graceful, Line, Protocol, Serves, Watch, Watched, drive};
+use crate::conn::{At, Cut, Door, End, Graceful, Line, Protocol, Serves, Watch, Watched, drive};
 use crate::front::Front;
 use crate::tls::Tls;
 
@@ -28,6 +28,7 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Everything one listener needs.
 pub(crate) struct Listening {
     pub(crate) front: Arc<Front>,
+    pub(crate) door: Door,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) tls: Option<Tls>,
     pub(crate) stop: CancellationToken,
@@ -151,7 +152,7 @@ graceful!(http1::Connection<I, S>);
 graceful!(http2::Connection<I, S, TokioExecutor>);
 
 async fn http1<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(listening: &Listening, stream: T, peer: SocketAddr) {
-    let line = Line { peer: peer.ip(), watch: Watch::new() };
+    let line = Line { peer: peer.ip(), door: listening.door, watch: Watch::new() };
     let watched = Watched::new(stream, Arc::clone(&line.watch), Protocol::Http1);
     let limits = &listening.front.options.limits;
     let connection = http1::Builder::new()
@@ -168,7 +169,7 @@ async fn http1<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(listening: &L
 }
 
 async fn http2<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(listening: &Listening, stream: T, peer: SocketAddr) {
-    let line = Line { peer: peer.ip(), watch: Watch::new() };
+    let line = Line { peer: peer.ip(), door: listening.door, watch: Watch::new() };
     let watched = Watched::new(stream, Arc::clone(&line.watch), Protocol::Http2);
     let limits = &listening.front.options.limits;
     let connection = http2::Builder::new(TokioExecutor::new())

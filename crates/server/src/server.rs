@@ -1,5 +1,6 @@
 //! The server as its caller sees it: made once, served on any number of listeners.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::conn::Door;
+use crate::contracts::Contracts;
 use crate::front::Front;
 use crate::listen::{Listening, listen};
 use crate::options::Options;
@@ -34,8 +37,37 @@ impl Server {
     ///
     /// Stopping one listener is stopping: the status goes to stopping for all.
     pub async fn serve(&self, listener: TcpListener, tls: Option<Tls>, stop: CancellationToken, patience: Duration) {
+        self.serve_at(None, listener, tls, stop, patience).await;
+    }
+
+    /// As [`Server::serve`], for the wire contracts that are served on `address` of their own: nothing else answers there.
+    pub async fn serve_contracts(
+        &self,
+        address: SocketAddr,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+        patience: Duration,
+    ) {
+        self.serve_at(Some(address), listener, tls, stop, patience).await;
+    }
+
+    /// Puts these wire contracts in the place of those before.
+    pub fn set_contracts(&self, contracts: Contracts) {
+        self.front.contracts.store(Arc::new(contracts));
+    }
+
+    async fn serve_at(
+        &self,
+        door: Door,
+        listener: TcpListener,
+        tls: Option<Tls>,
+        stop: CancellationToken,
+        patience: Duration,
+    ) {
         let listening = Listening {
             front: Arc::clone(&self.front),
+            door,
             places: Arc::clone(&self.places),
             tls,
             stop: stop.clone(),

@@ -56,6 +56,15 @@ pub(crate) async fn result(
     Some(reply::json(StatusCode::OK, &entry))
 }
 
+/// The first run that was made or met.
+pub(crate) fn first_run(taken: &[Taken]) -> Option<RunId> {
+    match taken.first()? {
+        Taken::Accepted { runs, .. } => runs.first().map(|(_, run)| *run),
+        Taken::Duplicate { runs, .. } => runs.first().map(|(_, run, _)| *run),
+        Taken::Ignored { .. } => None,
+    }
+}
+
 /// Ended badly is ended badly, also if it was a person who ended it; `state` tells.
 fn word(state: State) -> &'static str {
     if state == State::Succeeded { "succeeded" } else { "failed" }

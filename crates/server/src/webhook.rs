@@ -20,6 +20,21 @@ use crate::{peer, reply, wait};
 /// What a sender is asked to wait while we stop: another process is up by then.
 const STOPPING: Duration = Duration::from_secs(5);
 
+/// A request on its way to the door.
+pub(crate) struct Arrived {
+    pub(crate) head: http::request::Parts,
+    pub(crate) body: Incoming,
+    /// The real peer.
+    pub(crate) remote: IpAddr,
+}
+
+/// What the door said, and how the connection goes on.
+pub(crate) struct Asked {
+    pub(crate) answer: Answer,
+    /// Whether what is left of the request would have to be read to reach the next one.
+    pub(crate) ends_connection: bool,
+}
+
 /// Answers one request to `source`, which listens on the request's path.
 pub(crate) async fn ring(
     front: &Front,
@@ -27,38 +42,62 @@ pub(crate) async fn ring(
     socket: IpAddr,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (head, incoming) = request.into_parts();
-    let remote = Some(peer::real(socket, &head.headers, &front.options.trusted_proxies));
-    let refuse = |no: No, reason: String| async move {
-        ingest::refuse_early(&front.house, Some(&source.name), remote, no, reason).await;
-        reply::refusal(no)
+    let (head, body) = request.into_parts();
+    let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
+    // Subscribed before the event is there: a run that ends at once is not missed.
+    let waiting = match source.webhook().map(|w| w.respond) {
+        Some(Respond::Result(limit)) => Some((front.house.store.notices(), limit)),
+        Some(Respond::Accepted) | None => None,
     };
+    let asked = ask(front, source, Arrived { head, body, remote }, None).await;
+    let mut response = match asked.answer {
+        Answer::Taken(taken) => answer(front, &taken, waiting).await,
+        Answer::Handshake(answer) => reply::handshake(answer),
+        Answer::Refused(refused) => reply::refusal(refused.no),
+    };
+    if asked.ends_connection {
+        end_connection(&mut response);
+    }
+    response
+}
+
+/// Brings one request to the door of `source`: the native wire and the contracts both ask here, and dress the answer.
+/// `verifier` stands in for the source's own, where a wire chooses the check by what the request carries.
+pub(crate) async fn ask(
+    front: &Front,
+    source: &Arc<Source>,
+    arrived: Arrived,
+    verifier: Option<&provider::Verifier>,
+) -> Asked {
+    let Arrived { head, body, remote } = arrived;
+    let remote = Some(remote);
+    let refuse = |no: No, reason: String| async move {
+        Answer::Refused(ingest::refuse_early(&front.house, Some(&source.name), remote, no, reason).await)
+    };
+    let stays = |answer| Asked { answer, ends_connection: false };
     let Some(webhook) = source.webhook() else {
-        return refuse(No::NotFound, "this source takes no webhooks".into()).await;
+        return stays(refuse(No::NotFound, "this source takes no webhooks".into()).await);
     };
     if front.status.is_stopping() {
-        let mut response = refuse(No::Unavailable(STOPPING), "the program is stopping".into()).await;
-        end_connection(&mut response);
-        return response;
+        let answer = refuse(No::Unavailable(STOPPING), "the program is stopping".into()).await;
+        return Asked { answer, ends_connection: true };
     }
     if head.method != Method::POST && webhook.verifier.greets(&head.method) {
-        return greet(front, source, webhook, &head, remote).await;
+        return stays(greet(front, source, webhook, &head, remote).await);
     }
     if head.method != Method::POST {
-        return refuse(No::Method, format!("a {} came, and this source takes POST", head.method)).await;
+        return stays(refuse(No::Method, format!("a {} came, and this source takes POST", head.method)).await);
     }
     let is_refused_unread = ingest::is_refused_unread(&front.house, source, remote);
     let rule = body::Rule { limit: webhook.max_body, timeouts: &front.options.timeouts, budget: &front.budget };
     // A stranger's body is not worth its memory: the door says the same no without it.
     let whole = match is_refused_unread {
         true => body::Whole::default(),
-        false => match body::read(&head.headers, incoming, rule).await {
+        false => match body::read(&head.headers, body, rule).await {
             Ok(whole) => whole,
             Err(error) => {
-                let mut response = refuse(error.no(), error.to_string()).await;
-                // What is left of the body would have to be read to reach the next request.
-                end_connection(&mut response);
-                return response;
+                let answer = refuse(error.no(), error.to_string()).await;
+                return Asked { answer, ends_connection: true };
             }
         },
     };
@@ -74,17 +113,9 @@ pub(crate) async fn ring(
             body: &whole.bytes,
         },
         remote,
+        verifier,
     };
-    // Subscribed before the event is there: a run that ends at once is not missed.
-    let waiting = match webhook.respond {
-        Respond::Accepted => None,
-        Respond::Result(limit) => Some((front.house.store.notices(), limit)),
-    };
-    match ingest::admit(&front.house, source, ring).await {
-        Answer::Taken(taken) => answer(front, &taken, waiting).await,
-        Answer::Handshake(answer) => reply::handshake(answer),
-        Answer::Refused(refused) => reply::refusal(refused.no),
-    }
+    stays(ingest::admit(&front.house, source, ring).await)
 }
 
 /// A sender's question by `GET`, `HEAD` or `OPTIONS`: whether this address is ours. Such a request carries no event, and its
@@ -95,7 +126,7 @@ async fn greet(
     webhook: &Webhook,
     head: &http::request::Parts,
     remote: Option<IpAddr>,
-) -> Response<Body> {
+) -> Answer {
     let query = head.uri.query().unwrap_or_default();
     let url = public_url(webhook, query);
     let nothing = bytes::Bytes::new();
@@ -107,11 +138,7 @@ async fn greet(
         headers: &head.headers,
         body: &nothing,
     };
-    match ingest::greet(&front.house, source, Ring { request, remote }).await {
-        Answer::Handshake(answer) => reply::handshake(answer),
-        Answer::Refused(refused) => reply::refusal(refused.no),
-        Answer::Taken(taken) => answer(front, &taken, None).await,
-    }
+    ingest::greet(&front.house, source, Ring { request, remote, verifier: None }).await
 }
 
 async fn answer(
@@ -148,6 +175,6 @@ fn public_url<'w>(webhook: &'w Webhook, query: &str) -> Option<std::borrow::Cow<
     Some(if query.is_empty() { url.into() } else { format!("{url}?{query}").into() })
 }
 
-fn end_connection(response: &mut Response<Body>) {
+pub(crate) fn end_connection(response: &mut Response<Body>) {
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

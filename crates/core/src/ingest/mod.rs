@@ -42,6 +42,8 @@ pub struct Ring<'r> {
     pub request: provider::Request<'r>,
     /// The real peer: the socket's, or what a trusted proxy says.
     pub remote: Option<IpAddr>,
+    /// Checks this request in the place of the source's own verifier: for a wire that takes several proofs of one secret.
+    pub verifier: Option<&'r provider::Verifier>,
 }
 
 /// How long a sender is asked to wait when the store cannot write or a queue is full.
@@ -299,7 +301,7 @@ async fn commit(house: &House, source: &Source, events: Vec<NewEvent>) -> Result
         .map(|e| Offered {
             kind: e.verdict,
             runs: e.runs.iter().map(|r| (r.trigger.clone(), r.lane)).collect(),
-            reason: ignored_word(e),
+            reason: route::ignored_word(e),
         })
         .collect();
     let receipts = match house.store.accept(Admission { at: house.clock.now(), events }).await {
@@ -343,19 +345,6 @@ fn not_started(house: &House, source: &Source, runs: &[(Name, Option<LaneId>)]) 
 fn tell_taken(source: &Source, kind: Kind, taken: &Taken) {
     let (Taken::Accepted { event, .. } | Taken::Ignored { event, .. } | Taken::Duplicate { event, .. }) = taken;
     tracing::debug!(source = %source.name, %kind, event.id = %event, "took an event");
-}
-
-fn ignored_word(event: &NewEvent) -> Option<&'static str> {
-    match event.verdict {
-        Kind::FilterError => Some("filter_error"),
-        Kind::Ignored => match event.facts.code.as_deref() {
-            Some("no_trigger") => Some("no_trigger"),
-            Some("own_actor") => Some("own_actor"),
-            Some("storm") => Some("storm"),
-            _ => Some("filter"),
-        },
-        _ => None,
-    }
 }
 
 fn unavailable(error: &StoreError) -> Box<Early> {

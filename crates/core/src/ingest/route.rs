@@ -241,6 +241,20 @@ pub(crate) fn run(trigger: &Trigger, scope: &Scope<'_>, now: Timestamp, title: &
     }
 }
 
+/// Why nobody gets an event, in the word that its sender is told; none if somebody does.
+pub(super) fn ignored_word(event: &NewEvent) -> Option<&'static str> {
+    match event.verdict {
+        Kind::FilterError => Some("filter_error"),
+        Kind::Ignored => match event.facts.code.as_deref() {
+            Some("no_trigger") => Some("no_trigger"),
+            Some("own_actor") => Some("own_actor"),
+            Some("storm") => Some("storm"),
+            _ => Some("filter"),
+        },
+        _ => None,
+    }
+}
+
 /// A short line on what an event is about.
 pub(crate) fn title(event_type: &str, subject: Option<&str>, source: &Source) -> String {
     let kind = if event_type.is_empty() { source.name.as_str() } else { event_type };

@@ -4,7 +4,7 @@ use super::{Early, No, Ring, UNAVAILABLE_RETRY};
 use crate::Timestamp;
 use crate::decision::Check;
 use crate::house::House;
-use crate::provider::{Answer, KeyUnavailable, KeyUrl, Refusal, Verified};
+use crate::provider::{Answer, KeyUnavailable, KeyUrl, Refusal, Verified, Verifier};
 use crate::source::Webhook;
 
 /// Checks the sender. While its key cannot be had it is neither let in nor turned away: 503, and it may try again.
@@ -15,10 +15,11 @@ pub(super) async fn check(
     checks: &mut Vec<Check>,
 ) -> Result<Verified, Box<Early>> {
     let now = house.clock.now();
-    let verdict = match webhook.verifier.key_url(&ring.request) {
-        Ok(None) => webhook.verifier.verify(&ring.request, now),
+    let verifier = ring.verifier.unwrap_or(&webhook.verifier);
+    let verdict = match verifier.key_url(&ring.request) {
+        Ok(None) => verifier.verify(&ring.request, now),
         Ok(Some(url)) => {
-            let verdict = with_key(webhook, ring, &url, now).await;
+            let verdict = with_key(webhook, verifier, ring, &url, now).await;
             verdict.map_err(|fault| {
                 checks.push(Check::failed("signature", "the sender's key", fault.to_string()));
                 unavailable(&fault)
@@ -41,18 +42,19 @@ pub(super) async fn check(
 /// Checks a request whose key is fetched. Where the key may be what is wrong, with the one that stands there now.
 async fn with_key(
     webhook: &Webhook,
+    verifier: &Verifier,
     ring: Ring<'_>,
     url: &KeyUrl,
     now: Timestamp,
 ) -> Result<Result<Verified, Refusal>, KeyUnavailable> {
     let Some(keys) = &webhook.keys else { return Err(KeyUnavailable::without_client()) };
     let key = keys.get(url, now).await?;
-    let mut verdict = webhook.verifier.verify_with(&ring.request, &key, now);
+    let mut verdict = verifier.verify_with(&ring.request, &key, now);
     if let Err(refusal) = &verdict
-        && webhook.verifier.may_be_stale(refusal)
+        && verifier.may_be_stale(refusal)
     {
         match keys.renew(url, &key, now).await {
-            Ok(newer) if newer != key => verdict = webhook.verifier.verify_with(&ring.request, &newer, now),
+            Ok(newer) if newer != key => verdict = verifier.verify_with(&ring.request, &newer, now),
             Ok(_) => {}
             // A key that is there says no: that is an answer. One that is not known here says nothing.
             Err(_) if matches!(refusal, Refusal::SignatureMismatch { .. }) => {}

@@ -58,6 +58,9 @@ pub enum PayloadKind {
     Form,
     /// Text whatever the content type says.
     Text,
+    /// JSON of any kind if it can be read as such, else text, whatever the content type says: a body that is not JSON is
+    /// no fault (Promptise).
+    JsonOrText,
 }
 
 /// What a body was read as.
@@ -192,7 +195,8 @@ impl Body {
     /// Decides what the bytes are. Does not parse JSON, except without a content type: see the type.
     pub fn read(raw: Bytes, content_type: Option<&str>, rule: &PayloadRule) -> Result<Self, Unreadable> {
         let media = content_type.map(essence).filter(|t| !t.is_empty());
-        if let Some(t) = media.filter(|t| starts_with_ignore_case(t, "multipart/")) {
+        let any = rule.kind == PayloadKind::JsonOrText;
+        if let Some(t) = media.filter(|t| !any && starts_with_ignore_case(t, "multipart/")) {
             return Err(Unreadable::MediaType(t.chars().take(100).collect()));
         }
         if raw.is_empty() {
@@ -202,6 +206,10 @@ impl Body {
             PayloadKind::Json => Self::json(raw),
             PayloadKind::Form => Self::form(raw, rule),
             PayloadKind::Text => Ok(Self::text(raw)),
+            PayloadKind::JsonOrText => Ok(match Self::json(raw.clone()) {
+                Ok(body) if body.project(&Paths::default()).is_ok() => body,
+                _ => Self::text(raw),
+            }),
             PayloadKind::Auto => match media.map_or(Media::Unsaid, media_of) {
                 Media::Json => Self::json(raw),
                 Media::Form => Self::form(raw, rule),

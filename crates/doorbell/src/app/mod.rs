@@ -18,6 +18,7 @@ pub mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use doorbell_core::Clock;
 use doorbell_core::Secret;
@@ -86,6 +87,9 @@ pub struct App {
     worker: Arc<Worker>,
     status: Arc<Status>,
     addr: SocketAddr,
+    server: Server,
+    /// The addresses that contracts are served on.
+    doors: Vec<SocketAddr>,
     settings: ServerSettings,
     token: Secret,
     token_place: TokenPlace,
@@ -141,11 +145,13 @@ impl App {
         let failure = Failure::default();
         let store = open_store(&resolved, &clock, &failure).await?;
         let StoreAt::Sqlite(path) = resolved.store.clone();
+        let mut resolved = resolved;
+        let contracts = std::mem::take(&mut resolved.contracts);
         let catalog = resolved.into_catalog();
         let mut hosts = hosts::Hosts::default();
         hosts.resolve(&catalog).await;
-        let opened = Self::open(store.clone(), catalog, &clock, &settings).await;
-        let (house, listener, addr, worker) = match opened {
+        let opened = Self::open(store.clone(), catalog, &clock, &settings, &contracts.listens()).await;
+        let (house, listeners, addr, worker) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 store.close().await;
@@ -162,9 +168,10 @@ impl App {
         let status = Status::new();
         let options = server_options(&settings, token.clone(), metrics);
         let server = Server::new(house.clone(), options, status.clone());
+        let doors = contracts.listens();
+        server.set_contracts(contracts);
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
-        let (listening, grace, served) = (closing.clone(), settings.shutdown_grace, tls.clone());
-        let serving = tokio::spawn(async move { server.serve(listener, served, listening, grace).await });
+        let serving = serve(server.clone(), listeners, tls.clone(), closing.clone(), settings.shutdown_grace);
         let (swept, resolving) = (sweep::run(house.clone(), quit.clone()), hosts.run(house.clone(), quit.clone()));
         let sweeping = tokio::spawn(async { tokio::join!(swept, resolving).0 });
         tokio::spawn(place::watch(place, status.clone(), failure.clone(), quit.clone()));
@@ -175,6 +182,8 @@ impl App {
             worker: Arc::new(worker),
             status,
             addr,
+            server,
+            doors,
             settings,
             token,
             token_place,
@@ -192,15 +201,21 @@ impl App {
         catalog: Catalog,
         clock: &Clock,
         settings: &ServerSettings,
-    ) -> Result<(Arc<House>, TcpListener, SocketAddr, Worker), StartError> {
+        doors: &[SocketAddr],
+    ) -> Result<(Arc<House>, Listeners, SocketAddr, Worker), StartError> {
         let house = House::open(store, clock.clone(), catalog).await?;
         let address = settings.listen;
         let failed = |error| StartError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
+        let mut listeners = vec![(None, listener)];
+        for address in doors.iter().copied() {
+            let listener = TcpListener::bind(address).await.map_err(|error| StartError::Listen { address, error })?;
+            listeners.push((Some(address), listener));
+        }
         let api_url = Some(settings.public_url.clone().unwrap_or_else(|| url_of(addr, settings.tls.is_some())));
         let worker = Worker::start(house.clone(), WorkerOptions { api_url, ..WorkerOptions::default() }).await?;
-        Ok((house, listener, addr, worker))
+        Ok((house, listeners, addr, worker))
     }
 
     /// Where it listens: with port 0 in the configuration, the port it got.
@@ -249,6 +264,31 @@ impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("addr", &self.addr).finish_non_exhaustive()
     }
+}
+
+/// The main listener (none), and those of contracts by their address.
+type Listeners = Vec<(Option<SocketAddr>, TcpListener)>;
+
+/// Serves on all of them until `closing`; ends when the last has.
+fn serve(
+    server: Server,
+    listeners: Listeners,
+    tls: Option<Tls>,
+    closing: CancellationToken,
+    grace: Duration,
+) -> JoinHandle<()> {
+    let serving = listeners.into_iter().map(move |(door, listener)| {
+        let (server, tls, closing) = (server.clone(), tls.clone(), closing.clone());
+        async move {
+            match door {
+                None => server.serve(listener, tls, closing, grace).await,
+                Some(address) => server.serve_contracts(address, listener, tls, closing, grace).await,
+            }
+        }
+    });
+    tokio::spawn(async move {
+        futures::future::join_all(serving).await;
+    })
 }
 
 async fn open_store(resolved: &Resolved, clock: &Clock, failure: &Failure) -> Result<Arc<dyn Store>, StartError> {

@@ -107,8 +107,15 @@ impl App {
             self.status.set_reload_fault(Some(fault));
             return;
         }
+        let mut resolved = resolved;
+        let contracts = std::mem::take(&mut resolved.contracts);
+        if contracts.listens() != self.doors {
+            let key = "contracts.*.listen";
+            tracing::warn!(key, "This change of the configuration takes effect at the next start");
+        }
         let (agents, sources) = (resolved.agents.len(), resolved.sources.len());
         self.house.swap_catalog(resolved.into_catalog());
+        self.server.set_contracts(contracts);
         self.status.set_reload_fault(None);
         tracing::info!(agents, sources, "The configuration was read again");
     }

@@ -5,6 +5,7 @@
 //! every fault of the file at once, each with its place. The environment is read in one place, [`World::ambient`].
 
 mod agents;
+mod contracts;
 mod fault;
 mod lanes;
 mod paths;
@@ -31,6 +32,7 @@ use doorbell_core::ports::{Retention, Runner};
 use doorbell_core::provider::Preset;
 use doorbell_core::source::Source;
 use doorbell_core::{Name, Secret};
+use doorbell_server::Contracts;
 
 pub use fault::{Fault, Severity};
 pub(crate) use server::ADMIN_TOKEN_BYTES_MIN;
@@ -54,6 +56,8 @@ pub struct Resolved {
     pub server: ServerSettings,
     /// Where everything is kept.
     pub store: StoreAt,
+    /// The wires of other systems.
+    pub contracts: Contracts,
     /// How to send to each webhook as its sender would, for `doorbell send`.
     pub senders: BTreeMap<Name, Sender>,
     /// Files whose change is a change of the configuration: those of secrets and certificates.
@@ -161,9 +165,13 @@ fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
     let agents = agents::agents(written, cx, &secrets);
     let triggers = triggers::triggers(written, cx);
     lanes::check(written, cx);
-    let sources::Made { sources, senders } =
-        sources::sources(written, triggers, &sources::Around { cx, secrets: &secrets, server: &server, retention });
+    let sources::Made { sources, senders } = sources::sources(
+        written,
+        triggers,
+        &sources::Around { written, cx, secrets: &secrets, server: &server, retention },
+    );
+    let contracts = contracts::contracts(written, &sources, &server, cx);
     let mut reads = secrets.into_reads();
     reads.extend(server.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));
-    Resolved { agents, sources, retention, server, store, senders, reads, warnings: Vec::new() }
+    Resolved { agents, sources, retention, server, store, contracts, senders, reads, warnings: Vec::new() }
 }

@@ -33,7 +33,8 @@ impl Taken {
     }
 }
 
-fn wrong(path: &str) -> Option<(String, &'static str)> {
+/// What is wrong with a path, and what to do.
+pub(super) fn wrong(path: &str) -> Option<(String, &'static str)> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     let parts = || path.split('/').skip(1);
     if !path.starts_with('/') || path == "/" || path.len() > PATH_BYTES_MAX || !path.chars().all(plain) {

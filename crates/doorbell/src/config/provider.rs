@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use doorbell_core::provider::{self, Confidence, Preset, Scheme};
 
+use doorbell_server::contracts::CONTRACT;
+
 use super::Cx;
 use super::fault::suggest;
 use super::section::At;
@@ -70,12 +72,26 @@ fn built_in(name: &At<String>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Pre
 }
 
 fn method(auth: &At<Auth>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
+    if auth.value == Auth::Contract {
+        return contract(given, cx);
+    }
     let found = provider::get(auth.value.as_str());
     if found.is_none() {
         let problem = format!("auth = \"{}\" is not in this build", auth.value.as_str());
         cx.report.error(auth.offset, &format!("{}.auth", given.key), problem, "");
     }
     found.cloned()
+}
+
+/// The check of a trigger whose secret a wire contract makes: at its own path it lets nobody in.
+fn contract(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
+    if let Some(at) = &given.table.secret {
+        let problem = "auth = \"contract\" takes no secret of the file: the contract makes one";
+        cx.report.error(at.offset, &format!("{}.secret", given.key), problem, "Leave it out.");
+        return None;
+    }
+    let changed = provider::get("hmac")?.with_settings(&[("header", "x-webhook-signature")]).ok()?;
+    Some(Arc::new(Preset { id: CONTRACT.to_owned(), name: "Wire contract".to_owned(), ..changed }))
 }
 
 /// A preset in the file itself. It is parsed by the reader of the built-in ones, so its text is written anew; the

@@ -5,7 +5,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::written::{AgentTable, RetentionTable, ServerTable, SourceTable, StoreTable, TriggerTable};
+use super::written::{AgentTable, ContractTable, RetentionTable, ServerTable, SourceTable, StoreTable, TriggerTable};
 
 /// The schema, JSON Schema 2020-12.
 pub fn schema() -> Value {
@@ -42,6 +42,7 @@ pub fn schema() -> Value {
             "agents": named(agent),
             "sources": named(source),
             "triggers": named(trigger),
+            "contracts": named(table::<ContractTable>(&mut generator)),
             "retention": table::<RetentionTable>(&mut generator),
         }
     })

@@ -9,14 +9,16 @@ use std::time::Duration;
 use doorbell_core::allowed::Allowed;
 use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
-use doorbell_core::payload::Paths;
+use doorbell_core::payload::{Paths, PayloadKind, PayloadRule};
 use doorbell_core::ports::Retention;
 use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
+use doorbell_server::contracts::CONTRACT;
 use serde_json::{Value, json};
 
+use super::contracts::{Dress, dress};
 use super::paths::Taken;
 use super::provider::preset;
 use super::secrets::Secrets;
@@ -24,7 +26,7 @@ use super::section::At;
 use super::server::{ServerSettings, body_limit, quota, timeout};
 use super::triggers::{BySource, filter};
 use super::values::{AllowedSource, OnDuplicateFailedWord, RespondWord, SourceKind, lasting_text};
-use super::written::{SourceTable, Written};
+use super::written::{Named, SourceTable, TriggerWritten, Written};
 use super::{Cx, Sender, agents};
 
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
@@ -35,6 +37,7 @@ const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// What a source is made with.
 pub(super) struct Around<'a> {
+    pub(super) written: &'a Written,
     pub(super) cx: &'a Cx<'a>,
     pub(super) secrets: &'a Secrets<'a>,
     pub(super) server: &'a ServerSettings,
@@ -226,6 +229,11 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     };
     let preset = preset?;
     let newest = secrets.first().cloned();
+    // What nobody is told lets nobody in: its requests come through the contract, which brings a verifier of its own.
+    let secrets = match preset.id == CONTRACT {
+        true => vec![Secret::new((0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>())],
+        false => secrets,
+    };
     check_length(given, &preset, &secrets, cx);
     check_retention(given, &preset, around);
     let verify_token = match &table.verify_token {
@@ -237,17 +245,18 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token, audience });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
+    let dresses = dresses(given, around);
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
         keys: preset.scheme.fetches_keys().then(|| Arc::new(KeyCache::new(cx.world.fetch.clone()))),
-        payload: preset.payload.rule(),
+        payload: payload(&preset, &dresses),
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
         verifier,
         allowed: allowed(given, cx),
         limits: Limits {
-            source: quota(&table.rate_limit).map(Meter::new),
+            source: quota(&table.rate_limit).or_else(|| dresses.iter().find_map(Dress::rate)).map(Meter::new),
             address: quota(&table.rate_limit_per_address).map(Meters::new),
             server: around.server.rate_limit.clone(),
             failures: quota(&table.failed_auth_limit).map(Meters::new),
@@ -279,6 +288,25 @@ fn audience(given: &Given<'_>, preset: &Preset, around: &Around<'_>) -> Option<S
         _ => {}
     }
     given.table.audience.as_ref().map(|at| at.value.clone())
+}
+
+/// How bodies are read: as the preset says, unless a contract promises more.
+fn payload(preset: &Preset, dresses: &[Dress]) -> PayloadRule {
+    let mut rule = preset.payload.rule();
+    if dresses.iter().any(|d| d.is_json_or_text) {
+        rule.kind = PayloadKind::JsonOrText;
+    }
+    rule
+}
+
+/// What contracts promise of the triggers that listen to this source.
+fn dresses(given: &Given<'_>, around: &Around<'_>) -> Vec<Dress> {
+    let listens = |t: &&Named<TriggerWritten>| match &t.table.trigger.source {
+        Some(source) => source.value == given.name.value,
+        None => t.name.value == given.name.value,
+    };
+    let listeners = around.written.triggers.iter().filter(listens);
+    listeners.map(|t| dress(around.written, &t.name.value)).collect()
 }
 
 fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {

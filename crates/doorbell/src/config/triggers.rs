@@ -14,13 +14,11 @@ use serde_json::json;
 
 use super::Cx;
 use super::agents::{name, unknown};
+use super::contracts::dress;
 use super::section::At;
 use super::server::{above_zero, quota};
 use super::values::{PassWord, WhenFullWord};
 use super::written::{Named, TriggerTable, TriggerWritten, Written};
-
-/// A queue this long is a flood or a dead agent: senders are told to come back rather than the disk be filled.
-const MAX_QUEUED: u32 = 100_000;
 
 /// The triggers of each source, by the source's name.
 pub(super) type BySource = BTreeMap<Name, Vec<Arc<Trigger>>>;
@@ -44,8 +42,12 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let filter = table.filter.as_ref().map(|at| filter(at, &format!("{key}.filter"), cx));
     let lane_key = table.key.as_ref().map(|at| template(at, &format!("{key}.key"), cx));
     let prompt = table.prompt.as_ref().map(|at| template(at, &format!("{key}.prompt"), cx));
+    let dress = dress(written, &named.name.value);
+    let max_queued = above_zero(&table.max_queued, &format!("{key}.max_queued"), cx).unwrap_or(dress.max_queued);
     let max_concurrent = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx);
-    let max_queued = above_zero(&table.max_queued, &format!("{key}.max_queued"), cx).unwrap_or(MAX_QUEUED);
+    let max_concurrent = max_concurrent.or(dress.max_concurrent);
+    let max_payload_chars = above_zero(&table.max_payload_chars, &format!("{key}.max_payload_chars"), cx);
+    let max_payload_chars = max_payload_chars.map(|n| n as usize).or(dress.max_payload_chars);
     check_sense(table, written, &key, cx);
     Some(Trigger {
         name: name?,
@@ -57,9 +59,10 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
         prompt: whole(prompt)?,
         passing: Passing { on_retry: passes(&table.on_retry), on_wait: passes(&table.on_wait) },
         max_concurrent,
-        when_full: when_full(table),
+        when_full: if table.when_full.is_some() { when_full(table) } else { dress.when_full },
         max_queued: Some(max_queued),
         storm_cap: quota(&table.storm_cap).map(Meters::new),
+        max_payload_chars,
         enabled: table.enabled.as_ref().is_none_or(|e| e.value),
         shown: shown(table, max_queued),
     })
@@ -217,6 +220,7 @@ fn shown(table: &TriggerTable, max_queued: u32) -> serde_json::Value {
         "max_concurrent": table.max_concurrent.as_ref().map(|m| m.value),
         "when_full": match when_full(table) { WhenFull::Hold => "hold", WhenFull::Reject => "reject" },
         "max_queued": max_queued,
+        "max_payload_chars": table.max_payload_chars.as_ref().map(|m| m.value),
         "storm_cap": table.storm_cap.as_ref().map(|r| &r.value.text),
         "on_retry": if passes(&table.on_retry) { "pass" } else { "block" },
         "on_wait": if passes(&table.on_wait) { "pass" } else { "block" },

@@ -373,6 +373,8 @@ words! {
         Basic = "basic",
         /// A token in a header.
         ApiKey = "api-key",
+        /// As the wire contract says that rings the trigger; the secret is made there (`almyty`).
+        Contract = "contract",
         /// Not at all.
         None = "none",
     }

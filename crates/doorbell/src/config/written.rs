@@ -209,8 +209,11 @@ tables! {
         max_concurrent: u32,
         /// What happens to an event while they are all running: `hold` or `reject`. Default `hold`.
         when_full: WhenFullWord,
-        /// Runs that may wait; beyond it senders get 503. Default 100000.
+        /// Runs that may wait; beyond it senders get 503. Default 100000; of a trigger that the contract `promptise` serves 1000.
         max_queued: u32,
+        /// Characters of an event that stand in the prompt; the envelope has all of it. Default: all; of a trigger that the
+        /// contract `promptise` serves 20000.
+        max_payload_chars: u32,
         /// Runs of one lane in a time; events beyond it are ignored, with that reason. Default: no cap.
         storm_cap: Rate,
         /// The name of a lane shared with other triggers of the same agent. Default: its own.
@@ -221,6 +224,37 @@ tables! {
         on_wait: PassWord,
         /// Whether it takes events. Default true. The switch in the API wins.
         enabled: bool,
+    }
+
+    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`, `almyty`.
+    ContractTable {
+        /// Address and port of a listener of its own. Default: the server's.
+        listen: String,
+        /// `none`: what the contract's document shows to everybody (information, health) is shown to everybody. Default: to
+        /// holders of the admin token or an API key that may read.
+        auth: Auth,
+        /// What is served, by the name its clients use: `[contracts.NAME.serve.ID]`.
+        serve: BTreeMap<String, At<ServeTable>>,
+    }
+
+    /// `[contracts.NAME.serve.ID]`: which keys are taken depends on the contract.
+    ServeTable {
+        /// Which trigger is rung. Its source says how the sender is checked.
+        trigger: String,
+        /// A listener of its own. Default: the contract's.
+        listen: String,
+        /// datalayer: whether it takes events. Default true.
+        enabled: bool,
+        /// datalayer: the host that `X-Webhook-Source` or `Origin` has to name, exactly. Default: none.
+        event_source: String,
+        /// datalayer: shown to whoever asks for the endpoint. Default `External event`.
+        description: String,
+        /// datalayer: addresses and networks that may send, beside `event_source`. Default: none.
+        allowed_ips: Vec<At<Net>>,
+        /// datalayer: notes for people; nothing reads them.
+        metadata: BTreeMap<String, At<String>>,
+        /// promptise: where the trigger listens. Default `/webhook`.
+        path: String,
     }
 
     /// `[retention]`: how long things are kept.
@@ -280,6 +314,8 @@ pub struct Written {
     pub sources: Vec<Named<SourceTable>>,
     /// `[triggers.*]`
     pub triggers: Vec<Named<TriggerWritten>>,
+    /// `[contracts.*]`
+    pub contracts: Vec<Named<ContractTable>>,
     /// `[retention]`
     pub retention: RetentionTable,
 }
@@ -303,6 +339,7 @@ impl Written {
             agents: root.named("agents").into_iter().map(agent).collect(),
             sources: root.named("sources").into_iter().map(source).collect(),
             triggers: root.named("triggers").into_iter().map(trigger).collect(),
+            contracts: root.named("contracts").into_iter().map(contract).collect(),
             retention: root.table("retention"),
         };
         root.finish();
@@ -320,6 +357,12 @@ fn agent((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<AgentWritt
     let own = section.as_json(kinds.flat_map(|k| k.settings).map(|s| s.name)).into_iter().collect();
     section.finish();
     Named { name, table: AgentWritten { common, own } }
+}
+
+fn contract((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<ContractTable> {
+    let table = <ContractTable as Table>::read(&section);
+    section.finish();
+    Named { name, table }
 }
 
 fn source((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<SourceTable> {

@@ -5,6 +5,7 @@
 
 mod cli;
 mod cloudevents;
+mod contracts;
 mod demo;
 mod durability;
 mod edge;

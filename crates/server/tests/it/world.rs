@@ -136,6 +136,7 @@ fn trigger(name_: &str, source: &str, filter: Option<&str>) -> Arc<Trigger> {
         when_full: WhenFull::Hold,
         max_queued: None,
         storm_cap: None,
+        max_payload_chars: None,
         enabled: true,
         shown: serde_json::json!({ "filter": filter }),
     })

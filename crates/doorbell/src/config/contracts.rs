@@ -1,0 +1,303 @@
+//! `[contracts.*]`: the wires of other systems, each with what it serves. A contract rings a trigger that stands in the
+//! file; how its sender is checked is the business of that trigger's source, so no contract opens what a source closes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use doorbell_core::Name;
+use doorbell_core::allowed::Allowed;
+use doorbell_core::limits::Quota;
+use doorbell_core::source::Source;
+use doorbell_core::trigger::WhenFull;
+use doorbell_server::Contracts;
+use doorbell_server::contracts::{CONTRACT, Datalayer, Promptise, Reading, Served, Wire, names_a_host};
+
+use super::Cx;
+use super::agents::unknown;
+use super::fault::suggest;
+use super::section::At;
+use super::server::ServerSettings;
+use super::values::Auth;
+use super::written::{ContractTable, Named, ServeTable, Written};
+
+/// The contracts that there are.
+const KNOWN: &[&str] = &["datalayer", "promptise", "almyty"];
+/// What their clients may call things: it stands in a path, as it is.
+const ID_BYTES_MAX: usize = 128;
+
+/// What a contract promises of the triggers that it serves, where the file says nothing else.
+pub(super) struct Dress {
+    /// Runs that may wait.
+    pub(super) max_queued: u32,
+    /// Characters of an event in a prompt.
+    pub(super) max_payload_chars: Option<usize>,
+    /// Whether a body is JSON if it can be, and text if not.
+    pub(super) is_json_or_text: bool,
+    /// Runs at once.
+    pub(super) max_concurrent: Option<u32>,
+    /// What happens beyond it.
+    pub(super) when_full: WhenFull,
+    /// Requests a minute.
+    per_minute: Option<u32>,
+}
+
+impl Dress {
+    /// Requests in a time.
+    pub(super) fn rate(&self) -> Option<Quota> {
+        let count = self.per_minute?;
+        Quota::new(count, Duration::from_secs(60), format!("{count}/min"))
+    }
+}
+
+/// A queue this long is a flood or a dead agent: senders are told to come back rather than the disk be filled.
+const MAX_QUEUED: u32 = 100_000;
+
+/// The promises for the trigger of this name.
+pub(super) fn dress(written: &Written, trigger: &str) -> Dress {
+    let rings = |at: &At<ServeTable>| at.value.trigger.as_ref().is_some_and(|t| t.value == trigger);
+    let served = |contract: &str| {
+        let mut tables = written.contracts.iter().filter(|c| c.name.value == contract);
+        tables.any(|c| c.table.serve.iter().flat_map(|s| s.value.values()).any(rings))
+    };
+    let (promptise, almyty) = (served("promptise"), served("almyty"));
+    Dress {
+        max_queued: if promptise { 1000 } else { MAX_QUEUED },
+        max_payload_chars: promptise.then_some(20_000),
+        is_json_or_text: promptise,
+        max_concurrent: almyty.then_some(10),
+        when_full: if almyty { WhenFull::Reject } else { WhenFull::Hold },
+        per_minute: almyty.then_some(100),
+    }
+}
+
+/// What one thing served is made with.
+struct Serving<'a> {
+    contract: &'a str,
+    key: String,
+    table: &'a At<ServeTable>,
+    source: &'a Source,
+    cx: &'a Cx<'a>,
+}
+
+pub(super) fn contracts(written: &Written, sources: &[Source], server: &ServerSettings, cx: &Cx<'_>) -> Contracts {
+    let mut served = Vec::new();
+    for named in &written.contracts {
+        let contract = named.name.value.as_str();
+        let key = format!("contracts.{contract}");
+        if !KNOWN.contains(&contract) {
+            let problem = format!("there is no contract `{contract:.80}`");
+            cx.report.error(named.name.offset, &key, problem, suggest(contract, KNOWN.iter().copied()));
+            continue;
+        }
+        let listen = listen(&named.table.listen, &key, server, cx);
+        let reading = reading(named, &key, cx);
+        let entries = named.table.serve.iter().flat_map(|at| &at.value);
+        if named.table.serve.as_ref().is_none_or(|at| at.value.is_empty()) {
+            let problem = "this contract serves nothing";
+            cx.report.error(named.name.offset, &key, problem, format!("Add [{key}.serve.ID] with a `trigger`."));
+        }
+        for (id, table) in entries {
+            let key = format!("{key}.serve.{id}");
+            let own = self::listen(&table.value.listen, &key, server, cx);
+            let Some((trigger, source)) = trigger(id, table, &key, sources, cx) else { continue };
+            let serving = Serving { contract, key, table, source, cx };
+            let listen = own.or(listen);
+            let Some(wire) = serving.wire(listen.unwrap_or(server.listen)) else { continue };
+            served.push(Served { id: id.clone(), trigger, listen, reading, wire });
+        }
+    }
+    check_made(&served, sources, written, cx);
+    check_twins(&served, sources, written, cx);
+    Contracts::new(served)
+}
+
+/// The address of an own listener; port 0 would leave nobody knowing where it is.
+fn listen(at: &Option<At<String>>, key: &str, server: &ServerSettings, cx: &Cx<'_>) -> Option<SocketAddr> {
+    let at = at.as_ref()?;
+    let key = format!("{key}.listen");
+    let Some(address) = at.value.parse::<SocketAddr>().ok().filter(|a| a.port() != 0) else {
+        let problem = format!("`{:.80}` is not an address with a port", at.value);
+        cx.report.error(at.offset, &key, problem, "Write for example \"127.0.0.1:9090\".");
+        return None;
+    };
+    if address == server.listen {
+        let problem = "this is the server's own address";
+        cx.report.error(at.offset, &key, problem, "Leave `listen` out to serve the contract there.");
+        return None;
+    }
+    Some(address)
+}
+
+fn reading(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) -> Reading {
+    match &named.table.auth {
+        None => Reading::Token,
+        Some(at) if at.value == Auth::None => {
+            let problem = "what this contract tells about its endpoints is shown to everybody who can reach it";
+            cx.report.warning(at.offset, &format!("{key}.auth"), problem, "");
+            Reading::Open
+        }
+        Some(at) => {
+            let problem = "a contract's `auth` is \"none\" or not there";
+            let advice = "How senders are checked is said by the trigger's source.";
+            cx.report.error(at.offset, &format!("{key}.auth"), problem, advice);
+            Reading::Token
+        }
+    }
+}
+
+fn trigger<'s>(
+    id: &str,
+    table: &At<ServeTable>,
+    key: &str,
+    sources: &'s [Source],
+    cx: &Cx<'_>,
+) -> Option<(Name, &'s Source)> {
+    if id.len() > ID_BYTES_MAX || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) {
+        let problem = format!("`{id:.80}` cannot stand in a path as it is");
+        cx.report.error(table.offset, key, problem, "Use letters, digits, `-`, `.`, `_` and `~`.");
+        return None;
+    }
+    let Some(at) = &table.value.trigger else {
+        cx.report.error(table.offset, key, "nothing says which trigger is rung", "Add trigger = \"…\".");
+        return None;
+    };
+    let found = sources.iter().find_map(|source| {
+        let trigger = source.triggers.iter().find(|t| t.name.as_str() == at.value)?;
+        Some((trigger.name.clone(), source))
+    });
+    match found {
+        None => {
+            let known: Vec<&str> = sources.iter().flat_map(|s| &s.triggers).map(|t| t.name.as_str()).collect();
+            let (problem, advice) = unknown("trigger", &at.value, &known);
+            cx.report.error(at.offset, &format!("{key}.trigger"), problem, advice);
+            None
+        }
+        Some((_, source)) if source.webhook().is_none() => {
+            let problem = format!("the source of trigger `{}` takes no webhooks", at.value);
+            cx.report.error(at.offset, &format!("{key}.trigger"), problem, "Name a trigger of a webhook source.");
+            None
+        }
+        found => found,
+    }
+}
+
+impl Serving<'_> {
+    fn wire(&self, address: SocketAddr) -> Option<Wire> {
+        let (taken, wire): (&[&str], _) = match self.contract {
+            "datalayer" => (&["enabled", "event_source", "description", "allowed_ips", "metadata"], self.datalayer()),
+            "almyty" => (&[], Some(Wire::Almyty)),
+            "promptise" => (&["path"], self.promptise(address)),
+            _ => return None,
+        };
+        self.check_keys(taken);
+        wire
+    }
+
+    /// Tells of keys that mean nothing to this contract.
+    fn check_keys(&self, taken: &[&str]) {
+        let table = &self.table.value;
+        let given = [
+            ("enabled", table.enabled.as_ref().map(|a| a.offset)),
+            ("event_source", table.event_source.as_ref().map(|a| a.offset)),
+            ("description", table.description.as_ref().map(|a| a.offset)),
+            ("allowed_ips", table.allowed_ips.as_ref().map(|a| a.offset)),
+            ("metadata", table.metadata.as_ref().map(|a| a.offset)),
+            ("path", table.path.as_ref().map(|a| a.offset)),
+        ];
+        for (word, offset) in given.into_iter().filter_map(|(word, at)| at.map(|at| (word, at))) {
+            if !taken.contains(&word) {
+                let problem = format!("`{word}` means nothing to the contract `{}`", self.contract);
+                self.cx.report.error(offset, &self.key, problem, "Leave it out.");
+            }
+        }
+    }
+
+    fn datalayer(&self) -> Option<Wire> {
+        let table = &self.table.value;
+        if let Some(at) = table.event_source.as_ref().filter(|at| !at.value.is_empty()) {
+            let key = format!("{}.event_source", self.key);
+            if !names_a_host(&at.value) {
+                let problem = format!("`{:.80}` names no host", at.value);
+                self.cx.report.error(
+                    at.offset,
+                    &key,
+                    problem,
+                    "Write \"https://helpdesk.example.com\" or the host alone.",
+                );
+                return None;
+            }
+            let is_checked = self.source.shown["verified"].as_bool().unwrap_or(false);
+            if !is_checked {
+                let problem = "`event_source` is compared with what the request says of itself, which anybody can say";
+                self.cx.report.warning(at.offset, &key, problem, "Give the trigger a secret, or name allowed_ips.");
+            }
+        }
+        if let Some(at) = table.allowed_ips.as_ref().filter(|at| at.value.is_empty() && table.event_source.is_none()) {
+            let problem = "an empty list of senders would let everybody in";
+            let key = format!("{}.allowed_ips", self.key);
+            self.cx.report.error(at.offset, &key, problem, "Name at least one, or leave it out.");
+        }
+        let nets = table.allowed_ips.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect();
+        Some(Wire::Datalayer(Datalayer {
+            event_source: table.event_source.as_ref().map(|a| a.value.clone()).filter(|text| !text.is_empty()),
+            description: table.description.as_ref().map_or_else(|| "External event".to_owned(), |a| a.value.clone()),
+            enabled: table.enabled.as_ref().is_none_or(|a| a.value),
+            allowed: Allowed::new(nets, Vec::new()),
+        }))
+    }
+}
+
+impl Serving<'_> {
+    fn promptise(&self, address: SocketAddr) -> Option<Wire> {
+        let path = self.table.value.path.as_ref();
+        if let Some((at, (problem, advice))) = path.and_then(|at| Some((at, super::paths::wrong(&at.value)?))) {
+            self.cx.report.error(at.offset, &format!("{}.path", self.key), problem, advice);
+            return None;
+        }
+        Some(Wire::Promptise(Promptise {
+            path: path.map_or_else(|| "/webhook".to_owned(), |at| at.value.clone()),
+            port: address.port(),
+            is_loopback: address.ip().is_loopback(),
+        }))
+    }
+}
+
+/// A secret that is made by a contract needs the contract that makes it; without one nobody could ever ring.
+fn check_made(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
+    let makes = |s: &&Source| s.webhook().is_some_and(|w| w.preset.id == CONTRACT);
+    for source in sources.iter().filter(makes) {
+        let is_rung =
+            |s: &Served| matches!(s.wire, Wire::Almyty) && source.triggers.iter().any(|t| t.name == s.trigger);
+        if !served.iter().any(is_rung) {
+            let own = written.sources.iter().map(|s| &s.name).chain(written.triggers.iter().map(|t| &t.name));
+            let offset = own.into_iter().find(|n| n.value == source.name.as_str()).map_or(0, |n| n.offset);
+            let problem = "auth = \"contract\", and no contract that makes secrets rings it";
+            cx.report.error(
+                offset,
+                source.name.as_str(),
+                problem,
+                "Add [contracts.almyty.serve.ID] with this trigger.",
+            );
+        }
+    }
+}
+
+/// Two things served at the same place, and paths of sources that lie where a contract answers.
+fn check_twins(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
+    let offset = written.contracts.first().map_or(0, |c| c.name.offset);
+    let mut seen = BTreeSet::new();
+    for one in served {
+        for path in one.paths() {
+            let owner = sources.iter().find(|s| s.webhook().is_some_and(|w| w.path == path));
+            if let (None, Some(owner)) = (one.listen, owner) {
+                let problem = format!("`{path}` is the path of source `{}` already", owner.name);
+                cx.report.error(offset, "contracts", problem, "Give the contract a `listen` of its own.");
+            }
+            if !seen.insert((one.listen, path.clone())) {
+                let problem = format!("`{path}` is served twice at the same address");
+                cx.report.error(offset, "contracts", problem, "Give one of them a `listen` of its own.");
+            }
+        }
+    }
+}
