@@ -37,6 +37,7 @@ const SENDERS: [Sender; 3] = [
 ];
 
 /// Prints both tables.
+#[allow(clippy::print_stdout, reason = "the result")]
 pub(crate) fn measure(effort: Effort) -> anyhow::Result<()> {
     let body = Bytes::from(format!("{{\"note\":\"{}\"}}", "x".repeat(2048 - 11)));
     println!("check of a {} B body        by hand    engine   ratio", body.len());
@@ -47,6 +48,7 @@ pub(crate) fn measure(effort: Effort) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[allow(clippy::print_stdout, reason = "the result")]
 fn one(sender: &Sender, body: &Bytes, effort: Effort) -> anyhow::Result<()> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
     let headers = (sender.signed)(&key, body);
@@ -78,6 +80,7 @@ fn time(check: impl Fn() -> bool) -> f64 {
     began.elapsed().as_secs_f64() * 1e9 / f64::from(CHECKS)
 }
 
+#[allow(clippy::print_stdout, reason = "the result")]
 fn presets() {
     let files = provider::files();
     let read = |file: &str, text: &str| black_box(Preset::parse(text, file)).is_ok();
