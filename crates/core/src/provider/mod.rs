@@ -16,6 +16,7 @@
 //! ```
 
 mod canonical;
+mod credential;
 mod encoding;
 mod handshake;
 mod jwks;

@@ -21,6 +21,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::Request;
+use super::credential::{after_word, bad_credential, credential};
 use super::handshake::{Handshake, MAC_BYTES_MAX, is_plain_challenge};
 use super::jwt;
 use super::keys::{BadSecret, Keys};
@@ -489,31 +490,4 @@ fn digested(signed: &Signed, request: &Request<'_>, body: Option<&Value>) -> Res
     let made = digest::digest(&digest::SHA256, request.body);
     let fits = hex::decode(&*said).is_ok_and(|said| bool::from(made.as_ref().ct_eq(&said)));
     if fits { Ok(IsDigested::Yes) } else { Err(Refusal::DigestMismatch(place.to_string().into())) }
-}
-
-fn credential<'r>(place: &Place, request: &Request<'r>, body: Option<&'r Value>) -> Result<Cow<'r, [u8]>, Refusal> {
-    let value = place.exact(request, body).map_err(|e| match e {
-        NotExact::Missing => Refusal::CredentialMissing(place.clone()),
-        NotExact::Repeated => bad_credential(place, "one credential", "several of them"),
-    })?;
-    if value.is_empty() { Err(Refusal::CredentialMissing(place.clone())) } else { Ok(value) }
-}
-
-/// What stands after a word like `Bearer `, in capitals or not (RFC 9110, section 11.1).
-fn after_word<'v>(place: &Place, value: &'v [u8], word: &str) -> Result<&'v [u8], Refusal> {
-    match value.split_at_checked(word.len()) {
-        Some((head, rest)) if head.eq_ignore_ascii_case(word.as_bytes()) => Ok(rest),
-        _ => {
-            let wanted = format!("`{word}` and a credential");
-            Err(Refusal::CredentialMalformed {
-                place: place.clone(),
-                wanted: wanted.into(),
-                seen: "something without it",
-            })
-        }
-    }
-}
-
-fn bad_credential(place: &Place, wanted: &'static str, seen: &'static str) -> Refusal {
-    Refusal::CredentialMalformed { place: place.clone(), wanted: wanted.into(), seen }
 }
