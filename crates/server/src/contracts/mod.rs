@@ -2,7 +2,7 @@
 //! takes; switched on by `[contracts.NAME]`.
 //!
 //! A contract is a dress, one file each: it finds which trigger a path means, brings the request to the door like every
-//! other ([`webhook::ask`]), and says the door's answer in its own words. It decides nothing that the door decides, and it
+//! other ([`crate::webhook::ask`]), and says the door's answer in its own words. It decides nothing that the door decides, and it
 //! makes no event itself. What each one answers, and where it differs from its document, is in `docs/contracts.md`.
 
 mod almyty;
