@@ -223,6 +223,23 @@ async fn what_was_acknowledged_into_full_tables_is_there_after_reopening() {
     b.store.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn closing_ends_whoever_asks_at_the_same_time() {
+    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
+    let path = directory.path().join("d.db");
+    for _ in 0..30 {
+        let b = Arc::new(open(&path, &clock, |_| {}));
+        let mut asking = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let b = b.clone();
+            asking.spawn(async move { while b.admit(vec![event(vec![])]).await.is_ok() {} });
+        }
+        b.stored(event(vec![])).await;
+        tokio::time::timeout(Duration::from_secs(20), b.store.close()).await.expect("the store closes");
+        asking.join_all().await;
+    }
+}
+
 /// A power cut: of what was written without waiting for the disk nothing is left but the ack log.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ack_log_alone_brings_everything_back() {

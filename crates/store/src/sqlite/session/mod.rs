@@ -195,6 +195,8 @@ impl<'c> Session<'c> {
         let mut batch: Vec<Box<dyn Step>> = Vec::with_capacity(BATCH_MAX);
         let mut closing = false;
         while steps.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+            // Before anything is looked for in the batch: the step that closes may be among those that join.
+            gather(steps, &mut batch);
             if !closing && batch.iter().any(|step| step.closes()) {
                 closing = true;
                 steps.close();
@@ -205,7 +207,6 @@ impl<'c> Session<'c> {
                 continue;
             }
             let begun = Instant::now();
-            gather(steps, &mut batch);
             let size = batch.len();
             if !self.log(&mut batch, space) {
                 let notes = self.shared.notes.take();
