@@ -10,7 +10,7 @@ help() {
 ./do long          the long versions: hundreds of crash rounds, more property cases
 ./do check         format, lints, licences and advisories, docs: what CI runs beside the tests
 ./do ci            check and test
-./do bench [WHAT]  ratios against a bare handler, the disk and a direct client (ack, agent, start, queue, memory, verify)
+./do bench [WHAT]  ratios against a bare handler, the disk and a direct client (ack, latency, agent, start, queue, memory, verify)
 TEXT
 }
 

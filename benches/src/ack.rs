@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::client::{Amount, Target, drive};
+use crate::client::{Amount, Pace, Target, drive};
 use crate::door::{self, Setup};
 use crate::{Effort, disk, median};
 
@@ -25,7 +25,7 @@ pub(crate) async fn measure(effort: Effort, connections: &[usize]) -> anyhow::Re
 
 #[allow(clippy::print_stdout, reason = "the result")]
 async fn row(effort: Effort, conns: usize, name: &str, trigger: &str) -> anyhow::Result<()> {
-    let amount = Amount { connections: conns, time: effort.time, requests: u64::MAX };
+    let amount = Amount { connections: conns, time: effort.time, requests: u64::MAX, pace: None };
     let bare = door::start_bare()?;
     let door = door::start(&Setup::held(trigger)).await?;
     let (mut bare_rates, mut door_rates, mut ratios) = (vec![], vec![], vec![]);
@@ -57,6 +57,40 @@ async fn row(effort: Effort, conns: usize, name: &str, trigger: &str) -> anyhow:
         median(&mut sync99s),
         median(&mut sync_rates),
     );
+    Ok(())
+}
+
+/// Prints answer times at 64 connections and fixed rates, against the disk's fdatasync of the same bytes and the bare handler's
+/// answer times at the same rate.
+#[allow(clippy::print_stdout, reason = "the result")]
+pub(crate) async fn latency(effort: Effort, rates: &[f64]) -> anyhow::Result<()> {
+    println!(
+        "{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>6}",
+        "rate/s", "p50", "p99", "bare p50", "bare p99", "sync p50", "sync p99", "x p50", "x p99"
+    );
+    let bare = door::start_bare()?;
+    for &rate in rates {
+        let door = door::start(&Setup::held("")).await?;
+        let mut columns: [Vec<f64>; 8] = Default::default();
+        for round in 0..effort.rounds {
+            let pace = Some(Pace { rate });
+            let amount = Amount { connections: 64, time: effort.time, requests: u64::MAX, pace };
+            let target = Target { addr: bare.addr, path: "/hooks/bench".into(), status: 202 };
+            let b = drive(&target, amount, round as u64).await?;
+            let sync = disk::fdatasyncs(&door::data_home()?, 2048, Duration::from_millis(500))?;
+            let d = drive(&Target { addr: door.addr, ..target }, amount, round as u64).await?;
+            let (s50, s99) = (micros(sync[sync.len() / 2]), micros(sync[sync.len() * 99 / 100]));
+            let (d50, d99) = (micros(d.quantile(0.5)), micros(d.quantile(0.99)));
+            let (b50, b99) = (micros(b.quantile(0.5)), micros(b.quantile(0.99)));
+            for (column, value) in columns.iter_mut().zip([d50, d99, b50, b99, s50, s99, d50 / s50, d99 / s99]) {
+                column.push(value);
+            }
+        }
+        let [d50, d99, b50, b99, s50, s99, x50, x99] = columns.each_mut().map(|values| median(values));
+        println!(
+            "{rate:>7.0} {d50:>7.0}us {d99:>7.0}us {b50:>7.0}us {b99:>7.0}us {s50:>7.0}us {s99:>7.0}us {x50:>6.1} {x99:>6.1}"
+        );
+    }
     Ok(())
 }
 

@@ -28,7 +28,7 @@ pub(crate) async fn measure_rate(effort: Effort) -> anyhow::Result<()> {
     let agent = format!("http://{}/agent", bare.addr);
     let (mut direct_rates, mut door_rates, mut ratios) = (vec![], vec![], vec![]);
     for round in 0..effort.rounds {
-        let all = Amount { connections: IN_FLIGHT, time: Duration::from_secs(60), requests: RUNS };
+        let all = Amount { connections: IN_FLIGHT, time: Duration::from_secs(60), requests: RUNS, pace: None };
         let direct = drive(&Target { addr: bare.addr, path: "/agent".into(), status: 200 }, all, round as u64).await?;
         let mut setup = http_agent(&agent);
         setup.agent.push_str("\npaused = true");
@@ -73,7 +73,7 @@ pub(crate) async fn measure_start(effort: Effort) -> anyhow::Result<()> {
     let agent = watching_agent(called).await?;
     let program = door::start(&http_agent(&format!("http://{agent}/agent"))).await?;
     let target = Target { addr: program.addr, path: "/hooks/bench".into(), status: 202 };
-    let once = Amount { connections: 1, time: Duration::from_secs(5), requests: 1 };
+    let once = Amount { connections: 1, time: Duration::from_secs(5), requests: 1, pace: None };
     let (mut waits, mut sync50s) = (Vec::new(), Vec::new());
     for n in 0..effort.rounds.max(5) * 20 {
         if n % 20 == 0 {

@@ -47,6 +47,24 @@ pub(crate) struct Amount {
     pub connections: usize,
     pub time: Duration,
     pub requests: u64,
+    /// When to send: without, each connection sends as soon as it has its answer.
+    pub pace: Option<Pace>,
+}
+
+/// An open loop: requests are due at a fixed rate, evenly over the connections, whether or not the server keeps up. One that
+/// is due while its connection still waits counts from when it was due, so that a stall is not hidden by sending less.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Requests a second, over all connections.
+    pub rate: f64,
+}
+
+impl Pace {
+    /// When the `n`th request of connection `at` of `connections` is due, after the beginning.
+    fn due(self, at: usize, connections: usize, n: u64) -> Duration {
+        #[allow(clippy::cast_precision_loss)]
+        Duration::from_secs_f64((n as f64 * connections as f64 + at as f64) / self.rate)
+    }
 }
 
 /// Makes distinct deliveries: body, id and signature differ in each.
@@ -99,7 +117,7 @@ pub(crate) async fn drive(target: &Target, amount: Amount, salt: u64) -> anyhow:
     let began = Instant::now();
     let mut tasks = Vec::new();
     let sent = Arc::new(AtomicU64::new(0));
-    for _ in 0..amount.connections {
+    for at in 0..amount.connections {
         let (target, deliveries, sent) = (target.clone(), Arc::clone(&deliveries), Arc::clone(&sent));
         tasks.push(tokio::spawn(async move {
             let mut stream = TcpStream::connect(target.addr).await.context("connecting")?;
@@ -108,7 +126,10 @@ pub(crate) async fn drive(target: &Target, amount: Amount, salt: u64) -> anyhow:
             let mut latencies = Vec::with_capacity(1 << 14);
             while began.elapsed() < amount.time && sent.fetch_add(1, Ordering::Relaxed) < amount.requests {
                 deliveries.request(&target, &mut request);
-                let start = Instant::now();
+                let start = match amount.pace {
+                    Some(pace) => wait(began + pace.due(at, amount.connections, latencies.len() as u64)).await,
+                    None => Instant::now(),
+                };
                 stream.write_all(&request).await?;
                 let status = read_answer(&mut stream, &mut answer).await?;
                 latencies.push(start.elapsed());
@@ -132,6 +153,16 @@ pub(crate) async fn drive(target: &Target, amount: Amount, salt: u64) -> anyhow:
     #[allow(clippy::cast_precision_loss)]
     let rate = latencies.len() as f64 / took.as_secs_f64();
     Ok(Load { rate, latencies })
+}
+
+/// Waits until `due`; gives the moment from which the answer's time counts. The timer wakes up to a millisecond late, which is
+/// the client's fault and not the server's.
+async fn wait(due: Instant) -> Instant {
+    if Instant::now() >= due {
+        return due;
+    }
+    tokio::time::sleep_until(due.into()).await;
+    Instant::now()
 }
 
 /// Reads one answer with a content length; gives its status.

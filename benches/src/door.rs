@@ -89,7 +89,9 @@ pub(crate) async fn start(setup: &Setup) -> anyhow::Result<Program> {
     );
     let file = dir.path().join("doorbell.toml");
     std::fs::write(&file, config)?;
-    let log = std::fs::File::create(dir.path().join("log"))?;
+    // Not beside the configuration: that directory is watched.
+    std::fs::create_dir(dir.path().join("logs"))?;
+    let log = std::fs::File::create(dir.path().join("logs/log"))?;
     let child = Command::new(binary()?)
         .arg("serve")
         .arg("-c")
@@ -112,7 +114,7 @@ async fn wait_ready(program: &Program) -> anyhow::Result<()> {
             return Ok(());
         }
         if began.elapsed() > Duration::from_secs(60) {
-            let log = program.dir().map(|d| std::fs::read_to_string(d.join("log")).unwrap_or_default());
+            let log = program.dir().map(|d| std::fs::read_to_string(d.join("logs/log")).unwrap_or_default());
             bail!("doorbell did not get ready: {}", log.unwrap_or_default());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,7 +2,7 @@
 //! machine say little, so every measure is a ratio against something that runs in the same minute: a bare axum handler,
 //! the disk's own fdatasync, the same client calling the agent directly. Rounds alternate; medians are printed.
 //!
-//! `cargo run --release -p doorbell-bench -- ack` (or `agent`, `queue`, `start`, `memory`, `verify`); the binary under
+//! `cargo run --release -p doorbell-bench -- ack` (or `latency`, `agent`, `queue`, `start`, `memory`, `verify`); the binary under
 //! test is `target/release/doorbell`.
 
 mod ack;
@@ -41,6 +41,12 @@ enum What {
         #[arg(long, value_delimiter = ',', default_values_t = [1usize, 64, 128, 256])]
         connections: Vec<usize>,
     },
+    /// Answer times at 64 connections and fixed rates, against the disk.
+    Latency {
+        /// Requests a second.
+        #[arg(long, value_delimiter = ',', default_values_t = [500.0, 1000.0, 2000.0, 4000.0])]
+        rates: Vec<f64>,
+    },
     /// Accepted to finished through a no-op HTTP agent, against calling it directly.
     Agent,
     /// Ack and claim rates with many queued events against an empty store.
@@ -74,6 +80,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         match args.what {
             What::Ack { connections } => ack::measure(effort, &connections).await,
+            What::Latency { rates } => ack::latency(effort, &rates).await,
             What::Agent => agent::measure_rate(effort).await,
             What::Start => agent::measure_start(effort).await,
             What::Queue { events } => queue::measure(effort, events).await,

@@ -15,7 +15,7 @@ pub(crate) async fn measure(effort: Effort, events: u64) -> anyhow::Result<()> {
         agent: format!("runner = \"http\"\nurl = \"http://{}/agent\"\nconcurrency = 64\npaused = {paused}", bare.addr),
         trigger: "key = \"{{ data.pull_request.id }}\"".into(),
     };
-    let load = |requests| Amount { connections: 64, time: Duration::from_secs(3600), requests };
+    let load = |requests| Amount { connections: 64, time: Duration::from_secs(3600), requests, pace: None };
     let (mut empty_acks, mut full_acks, mut empty_claims, mut full_claims) = (vec![], vec![], vec![], vec![]);
     let full = door::start(&setup(true)).await?;
     let target = Target { addr: full.addr, path: "/hooks/bench".into(), status: 202 };

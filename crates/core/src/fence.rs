@@ -69,20 +69,25 @@ fn cut(text: &str) -> String {
 /// Without characters that a person does not see but a model reads, with control characters made visible, and without
 /// anything that looks like one of our tags.
 fn harmless(text: &str) -> String {
-    let plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'<' || b == b'\n' || b == b'\t';
-    if text.bytes().all(plain) {
-        return text.to_owned();
-    }
+    let plain = |b: &u8| (b' '..=b'~').contains(b) && *b != b'<' || *b == b'\n' || *b == b'\t';
     let mut clean = String::with_capacity(text.len());
-    let mut rest = text.chars().filter(|c| !is_invisible(*c)).peekable();
-    while let Some(c) = rest.next() {
+    let mut rest = text;
+    loop {
+        // Most of a text is plain: that goes over in one piece.
+        let run = rest.bytes().position(|b| !plain(&b)).unwrap_or(rest.len());
+        clean.push_str(&rest[..run]);
+        rest = &rest[run..];
+        let Some(c) = rest.chars().next() else { break };
+        rest = &rest[c.len_utf8()..];
+        // What is seen next to it; the invisible stands between, and is taken out.
+        let next = || rest.chars().find(|c| !is_invisible(*c));
         match c {
-            '\n' | '\t' => clean.push(c),
-            '\r' if rest.peek() == Some(&'\n') => {}
+            c if is_invisible(c) => {}
+            '\r' if next() == Some('\n') => {}
             // Every other line end there is, so that no long story passes for one line.
             '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => clean.push('\n'),
             // The markup of chat templates, such as `<|im_start|>`.
-            '<' if rest.peek() == Some(&'|') => clean.push_str("<\\"),
+            '<' if next() == Some('|') => clean.push_str("<\\"),
             c if c.is_control() => clean.push('\u{fffd}'),
             c => clean.push(c),
         }
@@ -92,6 +97,10 @@ fn harmless(text: &str) -> String {
 
 /// `<untrusted`, in any case and spacing, becomes `<\untrusted`.
 fn break_tags(text: String) -> String {
+    const OPENING: [char; 5] = ['<', '＜', '‹', '〈', '⟨'];
+    if !text.contains(OPENING) {
+        return text;
+    }
     let lower = text.to_ascii_lowercase();
     if !lower.contains(TAG) {
         return text;
@@ -101,7 +110,7 @@ fn break_tags(text: String) -> String {
     for (at, _) in lower.match_indices(TAG) {
         let before = lower[..at].trim_end_matches(|c: char| c.is_whitespace() || c == '/' || c == '\\');
         broken.push_str(&text[from..at]);
-        if before.ends_with(['<', '＜', '‹', '〈', '⟨']) {
+        if before.ends_with(OPENING) {
             broken.push('\\');
         }
         from = at;

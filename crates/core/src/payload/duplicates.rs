@@ -27,6 +27,34 @@ pub(super) fn without(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(out))
 }
 
+/// The keys of an object so far, by the place of their last copy. Most objects have a few keys, which are found sooner by
+/// looking at each than by hashing; one with many keys must not cost their square.
+#[derive(Default)]
+struct Keys<'t> {
+    count: usize,
+    few: Vec<Cow<'t, str>>,
+    many: HashMap<Cow<'t, str>, usize>,
+}
+
+impl<'t> Keys<'t> {
+    const FEW: usize = 24;
+
+    /// Takes the next key; the place of its earlier copy, if there is one.
+    fn add(&mut self, key: Cow<'t, str>) -> Option<usize> {
+        let place = self.count;
+        self.count += 1;
+        if place < Self::FEW {
+            let earlier = self.few.iter().rposition(|known| *known == key);
+            self.few.push(key);
+            return earlier;
+        }
+        if self.many.is_empty() {
+            self.many.extend(self.few.drain(..).zip(0..));
+        }
+        self.many.insert(key, place)
+    }
+}
+
 struct Scan<'t> {
     text: &'t str,
     at: usize,
@@ -87,17 +115,13 @@ impl<'t> Scan<'t> {
         if self.eat(b'}') {
             return Some(());
         }
-        // Where each key's last copy so far starts, and where the member after it does.
-        let mut seen: HashMap<Cow<'t, str>, usize> = HashMap::new();
+        let mut keys = Keys::default();
         let mut starts: Vec<usize> = Vec::new();
         let mut replaced: Vec<usize> = Vec::new();
         loop {
             starts.push(self.at);
             self.space();
-            let key = self.string()?;
-            if let Some(earlier) = seen.insert(key, starts.len() - 1) {
-                replaced.push(earlier);
-            }
+            replaced.extend(keys.add(self.string()?));
             self.eat(b':').then_some(())?;
             self.value(depth + 1)?;
             if self.eat(b'}') {

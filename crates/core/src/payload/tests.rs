@@ -88,6 +88,21 @@ fn of_a_repeated_key_the_last_counts_everywhere() {
 }
 
 #[test]
+fn of_many_keys_too_the_last_counts() {
+    // Around the number from which on keys are hashed: the earlier copy may lie on either side of it.
+    for count in 20..32 {
+        for (first, second) in [(0, count - 1), (count / 2, count - 1), (count - 2, count - 1), (0, 1)] {
+            let member = |n: usize| format!("\"k{}\":{n}", if n == second { first } else { n });
+            let text = format!("{{{}}}", (0..count).map(member).collect::<Vec<_>>().join(","));
+            let read: Value = serde_json::from_str(&data(&body(&text))).unwrap();
+            assert_eq!(read, body(&text).value().unwrap(), "{text}");
+            assert_eq!(read[format!("k{first}")], second, "{text}");
+            assert_eq!(data(&body(&text)).matches(&format!("\"k{first}\":")).count(), 1, "{text}");
+        }
+    }
+}
+
+#[test]
 fn a_lone_surrogate_reads_as_the_replacement_character_everywhere() {
     let lone = body(r#"{"a":"\ud800x\uDC00\ud83d\ude00\ud800\ud83d\ude00\\ud800"}"#);
     let read = json!({"a": "\u{fffd}x\u{fffd}😀\u{fffd}😀\\ud800"});
