@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::LazyLock;
 
 use doorbell_core::ports::{Claim, Notice, QueueStats, Work};
 use doorbell_core::run::{Lease, State};
@@ -58,11 +59,16 @@ impl Cursor {
 
     fn next(&mut self, conn: &Connection) -> rusqlite::Result<Option<Candidate>> {
         if self.rows.is_empty() && self.more {
-            let sql = "SELECT due_at, ord, seq, lane, passed FROM runs INDEXED BY runs_due
-                       WHERE state = 0 AND blocked = 0 AND queue = ?1 AND (due_at, ord) > (?2, ?3)
-                       ORDER BY due_at, ord LIMIT ?4";
-            let mut statement = conn.prepare_cached(sql)?;
-            let mut rows = statement.query(params![self.queue, self.after.0, self.after.1.cast_signed(), CHUNK])?;
+            // The limit is written out: SQLite plans a statement anew each time that a bound one could change.
+            static SQL: LazyLock<String> = LazyLock::new(|| {
+                format!(
+                    "SELECT due_at, ord, seq, lane, passed FROM runs INDEXED BY runs_due
+                     WHERE state = 0 AND blocked = 0 AND queue = ?1 AND (due_at, ord) > (?2, ?3)
+                     ORDER BY due_at, ord LIMIT {CHUNK}"
+                )
+            });
+            let mut statement = conn.prepare_cached(&SQL)?;
+            let mut rows = statement.query(params![self.queue, self.after.0, self.after.1.cast_signed()])?;
             while let Some(row) = rows.next()? {
                 self.rows.push_back(Candidate {
                     due: row.get(0)?,

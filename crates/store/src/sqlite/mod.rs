@@ -34,7 +34,7 @@ use std::time::Duration;
 use doorbell_core::Clock;
 use doorbell_core::decision::NewDecision;
 use doorbell_core::ports::{Notice, Retention, StoreError};
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 pub use backup::{copy as backup, restore};
 
@@ -45,7 +45,7 @@ use read::Readers;
 use schema::Identity;
 use session::Writer;
 use space::Space;
-use writer::{Close, Job, Nudge, Step, WAITING_MAX, Work};
+use writer::{Close, Job, Settle, Step, WAITING_MAX, Work};
 
 /// Notices a slow listener may be behind before it misses some; it then polls.
 const NOTICES_MAX: usize = 1024;
@@ -233,10 +233,10 @@ impl SqliteStore {
     /// Waits until what was acknowledged can be read.
     async fn settled(&self) {
         if self.shared.pending.load(Ordering::Acquire) > 0 {
-            let (job, answer) = Job::new((), nothing);
+            let (told, settled) = oneshot::channel();
             // If the rows cannot be written now, readers see what is there.
-            if self.steps.send(job).await.is_ok() {
-                let _ = answer.await;
+            if self.steps.send(Box::new(Settle(Some(told)))).await.is_ok() {
+                let _ = settled.await;
             }
         }
     }
@@ -253,7 +253,7 @@ impl SqliteStore {
             if shared.pending.load(Ordering::Acquire) > 0
                 && let Some(steps) = steps.upgrade()
             {
-                let _ = steps.try_send(Box::new(Nudge));
+                let _ = steps.try_send(Box::new(Settle(None)));
             }
         });
     }
@@ -261,7 +261,7 @@ impl SqliteStore {
     fn note_behind(&self, decision: NewDecision) {
         match self.shared.notes.add(decision) {
             // A full channel is no loss: its next batch takes the notes along.
-            Noted::First => drop(self.steps.try_send(Box::new(Nudge))),
+            Noted::First => drop(self.steps.try_send(Box::new(Settle(None)))),
             Noted::Joined => {}
             Noted::Dropped => metrics::counter!("doorbell_notes_dropped_total").increment(1),
         }
@@ -274,8 +274,4 @@ impl SqliteStore {
         self.readers.close();
         self.claim_reader.close();
     }
-}
-
-fn nothing(_: &mut writer::Tx<'_, '_>, (): &()) -> Result<(), errors::Fail> {
-    Ok(())
 }

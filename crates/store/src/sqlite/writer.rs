@@ -69,6 +69,11 @@ pub(super) trait Step: Send {
     fn closes(&self) -> bool {
         false
     }
+    /// Whether it only wants what is owed, or was noted, to be written: it waits for no disk, and must not make those that
+    /// came with it go another way than through the ack log.
+    fn only_settles(&self) -> bool {
+        false
+    }
     /// The admission, if that is what it is.
     fn admission(&mut self) -> Option<&mut AcceptJob> {
         None
@@ -130,15 +135,22 @@ impl<I: Send + 'static, O: Send + 'static> Step for Job<I, O> {
     }
 }
 
-/// Makes the writer look at its notes, and write pending rows.
-pub(super) struct Nudge;
+/// Makes the writer write its notes and the rows that are owed, and tells whoever waits for that.
+pub(super) struct Settle(pub(super) Option<oneshot::Sender<()>>);
 
-impl Step for Nudge {
+impl Step for Settle {
     fn run(&mut self, _: &mut Tx<'_, '_>) -> rusqlite::Result<()> {
         Ok(())
     }
     fn fail(&mut self, _: StoreError) {}
-    fn answer(self: Box<Self>) {}
+    fn answer(self: Box<Self>) {
+        if let Some(waiting) = self.0 {
+            let _ = waiting.send(());
+        }
+    }
+    fn only_settles(&self) -> bool {
+        true
+    }
 }
 
 /// Makes the writer stop after what is already waiting.

@@ -43,7 +43,7 @@ impl Session<'_> {
             }
         }
         let short = space.is_short();
-        if short || !self.make_room(size, space) {
+        if short || self.no_room || !self.make_room(size, space) {
             return false;
         }
         let before = self.book.upcoming();
@@ -161,6 +161,7 @@ impl Session<'_> {
             return true;
         }
         let Err(error) = self.attempt(&mut [], &[], space, Sync::Later, Owed::First) else { return true };
+        self.no_room = true;
         // They are in the log and are tried again; but if it is not for want of room, it never works.
         let sorted = self.took_ill(&error, space);
         if matches!(sorted, StoreError::Corrupt(_)) {

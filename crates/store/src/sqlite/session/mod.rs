@@ -145,6 +145,8 @@ struct Session<'c> {
     log: AckLog,
     /// Acknowledged, and not yet in the tables.
     pending: Pending,
+    /// What is owed could not be written: until it can, nothing more is promised.
+    no_room: bool,
     begin: Statement<'c>,
     begin_reading: Statement<'c>,
     commit: Statement<'c>,
@@ -167,6 +169,7 @@ impl<'c> Session<'c> {
             effects: Effects::default(),
             log,
             pending: Pending::default(),
+            no_room: false,
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             begin_reading: conn.prepare("BEGIN")?,
             commit: conn.prepare("COMMIT")?,
@@ -206,21 +209,14 @@ impl<'c> Session<'c> {
                 batch.drain(..).for_each(|step| refuse(step, error));
                 continue;
             }
-            let begun = Instant::now();
-            let size = batch.len();
-            if !self.log(&mut batch, space) {
-                let notes = self.shared.notes.take();
-                self.settle(&mut batch, &notes, space);
+            let settling: Vec<_> = batch.extract_if(.., |step| step.only_settles()).collect();
+            if !batch.is_empty() {
+                self.commit_batch(&mut batch, space);
             }
-            metrics::histogram!("doorbell_commit_size").record(size as f64);
-            metrics::histogram!("doorbell_commit_seconds").record(begun.elapsed().as_secs_f64());
-            self.shared.pending.store(self.pending.records.len(), Ordering::Release);
-            // Notices first: whoever listens from after an answer on hears nothing that went before it.
-            self.tell();
-            for step in batch.drain(..) {
-                step.answer();
-            }
-            if self.pending.is_much() {
+            if !settling.is_empty() {
+                self.write_behind(space);
+                settling.into_iter().for_each(Step::answer);
+            } else if self.pending.is_much() {
                 self.write_pending(space);
             }
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -236,6 +232,35 @@ impl<'c> Session<'c> {
             tracing::debug!(error = %error, "The counters were not written down at closing; the tables tell them too.");
         }
         if self.pending.records.is_empty() && self.shared.fatal.get().is_none() { Ok(self.log) } else { Err(Kept) }
+    }
+
+    /// Makes the batch durable and answers it.
+    fn commit_batch(&mut self, batch: &mut Vec<Box<dyn Step>>, space: &mut Space) {
+        let begun = Instant::now();
+        let size = batch.len();
+        if !self.log(batch, space) {
+            let notes = self.shared.notes.take();
+            self.settle(batch, &notes, space);
+        }
+        metrics::histogram!("doorbell_commit_size").record(size as f64);
+        metrics::histogram!("doorbell_commit_seconds").record(begun.elapsed().as_secs_f64());
+        self.shared.pending.store(self.pending.records.len(), Ordering::Release);
+        // Notices first: whoever listens from after an answer on hears nothing that went before it.
+        self.tell();
+        batch.drain(..).for_each(Step::answer);
+    }
+
+    /// Writes what is noted and what is owed. Nobody waits for the disk here: the ack log has the one, and the other may be
+    /// lost with the power.
+    fn write_behind(&mut self, space: &mut Space) {
+        let notes = self.shared.notes.take();
+        if notes.is_empty() {
+            self.write_pending(space);
+        } else if let Err(error) = self.attempt(&mut [], &notes, space, Sync::Later, Owed::First) {
+            metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
+            self.took_ill(&error, space);
+            self.write_pending(space);
+        }
     }
 
     // ---- transactions ----
@@ -356,6 +381,7 @@ impl<'c> Session<'c> {
     /// A transaction is committed, the owed rows with it.
     fn settled(&mut self, sync: Sync) {
         self.pending = Pending::default();
+        self.no_room = false;
         self.book.owed = None;
         self.shared.pending.store(0, Ordering::Release);
         if sync == Sync::Full {
