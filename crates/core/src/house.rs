@@ -2,6 +2,7 @@
 //! request and every attempt takes what it needs from here once, so that it sees one configuration to its end.
 
 mod breakers;
+mod pairings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -88,10 +89,11 @@ pub struct House {
     tokens: RunTokens,
     vault: Vault,
     breakers: breakers::Breakers,
+    pairings: pairings::Pairings,
 }
 
 impl House {
-    /// Loads the flags and the breakers from the store.
+    /// Loads the flags, the breakers and the open pairings from the store.
     ///
     /// # Errors
     /// What the store says if it cannot be read.
@@ -104,8 +106,10 @@ impl House {
         let flags = Flags(store.flags().await?.into_iter().collect());
         let tokens = RunTokens::new(&store.token_key(), store.tag());
         let breakers = breakers::Breakers::new(store.breakers().await?);
+        let pairings = pairings::Pairings::new(store.pairings().await?);
         Ok(Arc::new(Self {
             tokens,
+            pairings,
             vault,
             breakers,
             store,

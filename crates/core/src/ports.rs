@@ -249,8 +249,41 @@ pub trait Store: Send + Sync + 'static {
     /// Puts the same secret sealed anew in a value's place; one that is gone is let be.
     async fn reseal_secret(&self, id: u64, sealed: Sealed) -> Result<(), StoreError>;
 
+    /// Opens a source for pairing, in the place of how it stood.
+    async fn open_pairing(&self, pairing: OpenPairing) -> Result<(), StoreError>;
+
+    /// Sources that were opened and not closed since; their time may be over.
+    async fn pairings(&self) -> Result<Vec<OpenPairing>, StoreError>;
+
+    /// Closes a source for pairing; one that is not open is let be.
+    async fn close_pairing(&self, source: Name) -> Result<(), StoreError>;
+
+    /// Keeps the secret that a sender handed over, and closes the source for pairing, if it is open when the secret was made:
+    /// both or nothing, and once. Says whether it was.
+    async fn take_paired(&self, source: Name, secret: NewSecret) -> Result<bool, StoreError>;
+
     /// Removes every value of a name.
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError>;
+}
+
+/// A source that its owner has opened, so that its sender may hand over a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPairing {
+    /// The source.
+    pub source: Name,
+    /// Until when.
+    pub until: Timestamp,
+    /// Whether the secrets that were taken before stay good.
+    pub earlier: KeepEarlier,
+}
+
+/// Whether earlier secrets stay good beside the one that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepEarlier {
+    /// They do: the sender has several webhooks, each with a secret of its own.
+    Yes,
+    /// They do not.
+    No,
 }
 
 /// A holder asks for work.

@@ -285,6 +285,8 @@ pub struct KeptSecret {
 pub enum Earlier {
     /// They go.
     Removed,
+    /// They stay as they are: a source may have several webhooks of one sender, each with a secret of its own.
+    Kept,
     /// They stay good until then, or until they expire if that is sooner.
     Until(Timestamp),
     /// There must be none: the name is taken by whoever comes first.

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use tokio::sync::watch;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clock, Timestamp};
 use crate::ports::{Store, StoreError};
@@ -64,7 +63,7 @@ pub struct Vault {
     store: Arc<dyn Store>,
     clock: Clock,
     keys: Arc<MasterKeys>,
-    changed: watch::Sender<u64>,
+    changed: AtomicU64,
 }
 
 impl Vault {
@@ -96,7 +95,7 @@ impl Vault {
         if moved > 0 {
             tracing::info!(moved, key = %given[0], "Stored secrets were sealed anew with the first master key; the others are no longer needed");
         }
-        Ok(Self { store, clock, keys, changed: watch::Sender::new(0) })
+        Ok(Self { store, clock, keys, changed: AtomicU64::new(0) })
     }
 
     /// Keeps a secret under a name; on disk when this returns.
@@ -124,9 +123,19 @@ impl Vault {
     /// # Errors
     /// What the store says, and [`VaultError::Seal`] if one of them does not open.
     pub async fn get(&self, name: &SecretName) -> Result<Vec<Secret>, VaultError> {
+        self.get_until(name).await.map(|(values, _)| values)
+    }
+
+    /// The same, and when the first of them expires.
+    ///
+    /// # Errors
+    /// As [`Vault::get`].
+    pub async fn get_until(&self, name: &SecretName) -> Result<(Vec<Secret>, Option<Timestamp>), VaultError> {
         let now = self.clock.now();
         let kept = self.store.secret(name.clone()).await?;
-        kept.iter().filter(|k| is_good(k, now)).map(|k| self.open_one(name, &k.secret.sealed)).collect()
+        let good: Vec<KeptSecret> = kept.into_iter().filter(|k| is_good(k, now)).collect();
+        let values = good.iter().map(|k| self.open_one(name, &k.secret.sealed)).collect::<Result<_, _>>()?;
+        Ok((values, good.iter().filter_map(|k| k.secret.expires_at).min()))
     }
 
     /// What is kept in a namespace, by name; no value.
@@ -163,13 +172,13 @@ impl Vault {
     }
 
     /// Counts up whenever a secret was put in or taken out.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
+    pub fn version(&self) -> u64 {
+        self.changed.load(Ordering::Acquire)
     }
 
     /// For whoever changed a secret in the store by another way.
     pub fn tell(&self) {
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.fetch_add(1, Ordering::AcqRel);
     }
 
     fn open_one(&self, name: &SecretName, sealed: &Sealed) -> Result<Secret, VaultError> {

@@ -82,7 +82,7 @@ pub(crate) async fn ask(
         let answer = refuse(No::Unavailable(STOPPING), "the program is stopping".into()).await;
         return Asked { answer, ends_connection: true };
     }
-    if head.method != Method::POST && webhook.verifier.greets(&head.method) {
+    if head.method != Method::POST && webhook.preset.greets(&head.method) {
         return stays(greet(front, source, webhook, &head, remote).await);
     }
     if head.method != Method::POST {

@@ -186,6 +186,7 @@ impl App {
         tokio::spawn(place::watch(place, status.clone(), failure.clone(), quit.clone()));
         status.set_running();
         tracing::info!(address = %addr, "Doorbell is open");
+        tell_missing_secrets(&house).await;
         Ok(Self {
             house,
             worker: Arc::new(worker),
@@ -274,6 +275,13 @@ impl App {
 impl std::fmt::Debug for App {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("App").field("addr", &self.addr).finish_non_exhaustive()
+    }
+}
+
+/// Tells of sources that let nobody in, since their secret is not in the store.
+async fn tell_missing_secrets(house: &House) {
+    for (source, why) in house.sources_without_secret().await {
+        tracing::warn!(%source, code = why.code, "This source has not the secrets that it needs: {why}");
     }
 }
 

@@ -118,6 +118,8 @@ impl App {
         self.server.set_contracts(contracts);
         self.status.set_reload_fault(None);
         tracing::info!(agents, sources, "The configuration was read again");
+        let house = Arc::clone(&self.house);
+        tokio::spawn(async move { super::tell_missing_secrets(&house).await });
     }
 
     /// Whether this would take the last way in from a program that has one.

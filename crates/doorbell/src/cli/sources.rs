@@ -3,11 +3,12 @@
 use anyhow::Result;
 use clap::Subcommand;
 use doorbell_core::Name;
+use serde_json::json;
 
 use super::Context;
 use super::card::Card;
 use super::fault::Exit;
-use super::list::{Asking, Listing, Paging};
+use super::list::{Asking, Listing, Paging, each};
 use super::table::{Column, member, text};
 
 /// Arguments of `doorbell sources`.
@@ -28,6 +29,27 @@ enum Verb {
     List(Paging),
     /// Show one with its settings and triggers
     Show {
+        /// Its name
+        name: Name,
+    },
+    /// Open one for some minutes, so that its sender (Asana, Notion) may hand over its secret
+    Pair {
+        /// Its name
+        name: Name,
+        /// For how long: 1 to 10
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        minutes: u64,
+        /// Secrets that were handed over before stay good: for several webhooks of one sender
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Close one for pairing before its time is over
+    ClosePairing {
+        /// Its name
+        name: Name,
+    },
+    /// Forget what the sender of one handed over: it lets nobody in until it is paired again
+    Unpair {
         /// Its name
         name: Name,
     },
@@ -56,14 +78,34 @@ pub(super) async fn run(args: SourcesArgs, cx: &Context) -> Result<Exit> {
                 .await
         }
         Verb::Show { name } => show(cx, &args.asking, &name).await,
+        Verb::Pair { name, minutes, keep } => {
+            let body = json!({ "minutes": minutes, "keep": keep });
+            let source = args.asking.client(cx)?.post(&format!("sources/{name}/pair"), &body).await?;
+            if args.asking.format.json {
+                cx.screen.line(source)?;
+                return Ok(Exit::Ok);
+            }
+            let until = text(&source, "pairing_until");
+            cx.screen.line(format!("{name} takes the secret that its sender hands over until {until}, once."))?;
+            cx.screen.remark("Make the webhook at the sender now; then `doorbell decisions` shows `paired`.");
+            Ok(Exit::Ok)
+        }
+        Verb::ClosePairing { name } => verb(cx, &args.asking, &name, "pair/close", "is closed for pairing").await,
+        Verb::Unpair { name } => verb(cx, &args.asking, &name, "unpair", "has forgotten its sender's secret").await,
     }
+}
+
+async fn verb(cx: &Context, asking: &Asking, name: &Name, path: &str, done: &str) -> Result<Exit> {
+    let client = asking.client(cx)?;
+    let carry = async |name: &Name| client.post(&format!("sources/{name}/{path}"), &json!({})).await;
+    each(cx, std::slice::from_ref(name), asking.format, done, carry).await
 }
 
 async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let Some(source) = asking.fetch(cx, &format!("sources/{name}")).await? else { return Ok(Exit::Ok) };
     let mut card =
         Card::new(&cx.screen, cx.clock.now(), &text(&source, "kind"), name.as_str(), &text(&source, "provider"));
-    card.members(&source, &["path", "enabled", "triggers"]);
+    card.members(&source, &["path", "enabled", "not_ready", "pairing_until", "triggers"]);
     card.long("Settings", member(&source, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)

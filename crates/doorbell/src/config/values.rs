@@ -211,8 +211,7 @@ impl Value for AllowedSource {
 }
 
 /// What every wrongly written secret is told.
-const SECRET_ADVICE: &str =
-    "Write { env = \"NAME\" } or { file = \"path\" }; a list of them while a secret is being changed.";
+const SECRET_ADVICE: &str = "Write { env = \"NAME\" }, { file = \"path\" } or { stored = \"name\" }; a list of them while a secret is being changed.";
 
 impl Value for SecretAt {
     fn read(value: &Spanned<DeValue<'_>>, here: &Here<'_>) -> Option<Self> {

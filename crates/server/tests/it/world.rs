@@ -160,7 +160,7 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
             Way::Webhook(Box::new(Webhook {
                 path: format!("/hooks/{name_}"),
                 public_url: None,
-                verifier: Verifier::new(Arc::clone(&preset), &secrets, VerifyOptions::default()).unwrap(),
+                verifier: Verifier::new(Arc::clone(&preset), &secrets, VerifyOptions::default()).unwrap().into(),
                 keys: None,
                 payload: preset.payload.rule(),
                 secret_in_body: false,

@@ -175,3 +175,10 @@ CREATE TABLE secrets (
     expires_at INTEGER
 ) STRICT;
 CREATE INDEX secrets_name ON secrets (name, id);
+
+-- Sources that stand open, so that their sender may hand over its secret.
+CREATE TABLE pairings (
+    source TEXT PRIMARY KEY NOT NULL,
+    until  INTEGER NOT NULL,
+    keep   INTEGER NOT NULL CHECK (keep IN (0, 1)) -- 1: earlier secrets stay good
+) STRICT, WITHOUT ROWID;

@@ -286,6 +286,7 @@ macro_rules! conformance {
             of_secrets_with_one_name_made_at_once_one_is_made,
             a_secret_sealed_anew_stays_in_its_place,
             expired_values_are_swept,
+            a_paired_secret_is_taken_once_and_only_while_its_source_is_open,
         ]);
     };
     (@ $make:ident, $module:ident: [$($rule:ident,)*]) => {

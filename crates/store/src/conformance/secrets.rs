@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use doorbell_core::ports::{Retention, StoreError};
+use doorbell_core::ports::{KeepEarlier, OpenPairing, Retention, StoreError};
 use doorbell_core::seal::{Earlier, KeptSecret, MasterKey, MasterKeys, NewSecret, SecretName, VALUES_MAX};
 use doorbell_core::{Secret, Timestamp};
 
-use super::{Bench, MINUTE};
+use super::{Bench, MINUTE, name};
 
 fn keys() -> Arc<MasterKeys> {
     let key = MasterKey::parse(&Secret::new("0123456789abcdef".repeat(4))).unwrap();
@@ -114,4 +114,50 @@ pub async fn expired_values_are_swept(bench: Bench) {
     bench.clock.advance(MINUTE);
     bench.store.sweep(Retention::default(), bench.now()).await.unwrap();
     assert_eq!(values(&bench, "user/a").await, [("two".into(), None)]);
+}
+
+pub async fn a_paired_secret_is_taken_once_and_only_while_its_source_is_open(bench: Bench) {
+    let open = async |earlier| {
+        let pairing = OpenPairing { source: name("s"), until: bench.now() + MINUTE, earlier };
+        bench.store.open_pairing(pairing.clone()).await.unwrap();
+        pairing
+    };
+    let take = async |text: &str| bench.store.take_paired(name("s"), sealed(&bench, "pairing/s", text)).await.unwrap();
+    assert!(!take("stranger's").await);
+    assert_eq!(values(&bench, "pairing/s").await, []);
+
+    let pairing = open(KeepEarlier::No).await;
+    assert_eq!(bench.store.pairings().await.unwrap(), [pairing]);
+    let other = bench.store.take_paired(name("other"), sealed(&bench, "pairing/other", "x")).await;
+    assert!(!other.unwrap());
+    assert!(take("one").await && !take("two").await);
+    assert_eq!(
+        (values(&bench, "pairing/s").await, bench.store.pairings().await.unwrap()),
+        (vec![("one".into(), None)], vec![])
+    );
+
+    open(KeepEarlier::Yes).await;
+    assert!(take("two").await);
+    assert_eq!(values(&bench, "pairing/s").await, [("two".into(), None), ("one".into(), None)]);
+    open(KeepEarlier::No).await;
+    assert!(take("three").await);
+    assert_eq!(values(&bench, "pairing/s").await, [("three".into(), None)]);
+
+    open(KeepEarlier::No).await;
+    bench.store.close_pairing(name("s")).await.unwrap();
+    bench.store.close_pairing(name("s")).await.unwrap();
+    assert!(!take("four").await);
+    open(KeepEarlier::No).await;
+    bench.clock.advance(MINUTE + MINUTE);
+    assert!(!take("five").await);
+
+    // Of two at the same time one is taken.
+    open(KeepEarlier::No).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..10 {
+        let (store, secret) = (bench.store.clone(), sealed(&bench, "pairing/s", &n.to_string()));
+        tasks.spawn(async move { store.take_paired(name("s"), secret).await.unwrap() });
+    }
+    assert_eq!(tasks.join_all().await.iter().filter(|taken| **taken).count(), 1);
+    assert_eq!(values(&bench, "pairing/s").await.len(), 1);
 }

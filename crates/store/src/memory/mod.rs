@@ -15,8 +15,9 @@ use doorbell_core::decision::{Decision, NewDecision};
 use doorbell_core::event::{Admission, Event, Receipt};
 use doorbell_core::keys::{Key, KeyHash, KeyId};
 use doorbell_core::ports::{
-    Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LeaseStatus, LogPiece, Notice, Page, PageFrom,
-    PageRequest, Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept, Work,
+    Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LeaseStatus, LogPiece, Notice, OpenPairing, Page,
+    PageFrom, PageRequest, Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
+    Work,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
 use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
@@ -346,6 +347,28 @@ impl Store for MemoryStore {
             tables.secrets.reseal(id, sealed);
             Ok(())
         })
+    }
+
+    async fn open_pairing(&self, pairing: OpenPairing) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.secrets.pairings.insert(pairing.source.clone(), pairing);
+            Ok(())
+        })
+    }
+
+    async fn pairings(&self) -> Result<Vec<OpenPairing>, StoreError> {
+        self.with(|tables| Ok(tables.secrets.pairings.values().cloned().collect()))
+    }
+
+    async fn close_pairing(&self, source: Name) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.secrets.pairings.remove(&source);
+            Ok(())
+        })
+    }
+
+    async fn take_paired(&self, source: Name, secret: NewSecret) -> Result<bool, StoreError> {
+        self.with(|tables| tables.secrets.take(&source, secret))
     }
 
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {

@@ -1,8 +1,10 @@
-//! Sealed secrets.
+//! Sealed secrets, and sources that stand open for pairing.
 
-use doorbell_core::Timestamp;
-use doorbell_core::ports::StoreError;
+use std::collections::BTreeMap;
+
+use doorbell_core::ports::{KeepEarlier, OpenPairing, StoreError};
 use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName, VALUES_MAX};
+use doorbell_core::{Name, Timestamp};
 
 use crate::edge::{no_secret, secret_exists, too_many_values};
 
@@ -12,6 +14,7 @@ pub(super) struct Secrets {
     /// Oldest first.
     kept: Vec<KeptSecret>,
     last: u64,
+    pub(super) pairings: BTreeMap<Name, OpenPairing>,
 }
 
 impl Secrets {
@@ -25,18 +28,31 @@ impl Secrets {
         let good = self.kept.iter().filter(|k| is_mine(k) && k.secret.expires_at.is_none_or(|at| now < at)).count();
         match earlier {
             Earlier::MustNotBe if good > 0 => return Err(secret_exists(&secret.name)),
-            Earlier::Until(_) if good >= VALUES_MAX => return Err(too_many_values(&secret.name)),
+            Earlier::Until(_) | Earlier::Kept if good >= VALUES_MAX => return Err(too_many_values(&secret.name)),
             Earlier::Until(until) => {
                 for kept in self.kept.iter_mut().filter(|k| k.secret.name == secret.name) {
                     kept.secret.expires_at = Some(kept.secret.expires_at.map_or(until, |at| at.min(until)));
                 }
                 self.kept.retain(|k| k.secret.name != secret.name || k.secret.expires_at.is_none_or(|at| now < at));
             }
+            Earlier::Kept => {}
             Earlier::Removed | Earlier::MustNotBe => self.kept.retain(|k| k.secret.name != secret.name),
         }
         self.last += 1;
         self.kept.push(KeptSecret { id: self.last, secret });
         Ok(())
+    }
+
+    /// Keeps what a sender handed over and closes its source, if that is open.
+    pub(super) fn take(&mut self, source: &Name, secret: NewSecret) -> Result<bool, StoreError> {
+        let Some(open) = self.pairings.get(source).filter(|p| secret.made_at <= p.until) else { return Ok(false) };
+        let earlier = match open.earlier {
+            KeepEarlier::Yes => Earlier::Kept,
+            KeepEarlier::No => Earlier::Removed,
+        };
+        self.put(secret, earlier)?;
+        self.pairings.remove(source);
+        Ok(true)
     }
 
     pub(super) fn reseal(&mut self, id: u64, sealed: Sealed) {

@@ -17,6 +17,7 @@ mod finish;
 mod lane;
 mod lists;
 mod lock;
+mod pairings;
 mod read;
 mod retention;
 mod rows;

@@ -33,13 +33,16 @@ pub(super) fn put(tx: &mut Tx<'_, '_>, (secret, earlier): &(NewSecret, Earlier))
     // Looked at before anything is written: a refusal does not roll back what was.
     match earlier {
         Earlier::MustNotBe if good > 0 => return Err(secret_exists(&secret.name).into()),
-        Earlier::Until(_) if good as usize >= VALUES_MAX => return Err(too_many_values(&secret.name).into()),
+        Earlier::Until(_) | Earlier::Kept if good as usize >= VALUES_MAX => {
+            return Err(too_many_values(&secret.name).into());
+        }
         Earlier::Until(until) => {
             let shorten = "UPDATE secrets SET expires_at = min(coalesce(expires_at, ?2), ?2) WHERE name = ?1";
             tx.conn.prepare_cached(shorten)?.execute(params![name, until.millis()])?;
             let forget = "DELETE FROM secrets WHERE name = ?1 AND expires_at <= ?2";
             tx.conn.prepare_cached(forget)?.execute(params![name, now])?;
         }
+        Earlier::Kept => {}
         Earlier::Removed | Earlier::MustNotBe => {
             tx.conn.prepare_cached("DELETE FROM secrets WHERE name = ?1")?.execute([name])?;
         }

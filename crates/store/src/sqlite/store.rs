@@ -9,8 +9,8 @@ use doorbell_core::decision::{Decision, NewDecision};
 use doorbell_core::event::{Admission, Event, Receipt};
 use doorbell_core::keys::{Key, KeyHash, KeyId};
 use doorbell_core::ports::{
-    Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LogPiece, Notice, Page, PageRequest, Piece,
-    QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
+    Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LogPiece, Notice, OpenPairing, Page, PageRequest,
+    Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
 use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
@@ -20,7 +20,9 @@ use tokio::sync::{Notify, broadcast};
 use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
-use super::{SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, read, retention, secrets};
+use super::{
+    SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, pairings, read, retention, secrets,
+};
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -201,6 +203,22 @@ impl Store for SqliteStore {
 
     async fn reseal_secret(&self, id: u64, sealed: Sealed) -> Result<(), StoreError> {
         self.write((id, sealed), secrets::reseal).await
+    }
+
+    async fn open_pairing(&self, pairing: OpenPairing) -> Result<(), StoreError> {
+        self.write(pairing, pairings::open).await
+    }
+
+    async fn pairings(&self) -> Result<Vec<OpenPairing>, StoreError> {
+        self.readers.read(pairings::all).await
+    }
+
+    async fn close_pairing(&self, source: Name) -> Result<(), StoreError> {
+        self.write(source, pairings::close).await
+    }
+
+    async fn take_paired(&self, source: Name, secret: NewSecret) -> Result<bool, StoreError> {
+        self.write((source, secret), pairings::take).await
     }
 
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {
