@@ -67,9 +67,11 @@ impl Catalog {
         }
     }
 
-    /// The source that listens on `path`.
+    /// The source that listens on `path`, or whose token is the last part of it.
     pub fn source_at(&self, path: &str) -> Option<&Arc<Source>> {
-        self.by_path.get(path).and_then(|name| self.sources.get(name))
+        let at = |path: &str| self.by_path.get(path).and_then(|name| self.sources.get(name));
+        let takes_token = |s: &&Arc<Source>| s.webhook().is_some_and(|w| w.preset.has_token_in_path());
+        at(path).or_else(|| at(path.rsplit_once('/')?.0).filter(takes_token))
     }
 }
 

@@ -23,7 +23,7 @@ pub use crate::lists::{
     DecisionQuery, EventQuery, Page, PageFrom, PageRequest, QueueStats, Retention, RunQuery, Swept,
 };
 use crate::run::{Lease, Run, State, Transition};
-use crate::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
+use crate::seal::{Earlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName};
 
 /// Executes an agent. One implementation a runner kind, in `doorbell-agents`; embedders bring their own.
 #[async_trait]
@@ -264,26 +264,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes every value of a name.
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError>;
-}
-
-/// A source that its owner has opened, so that its sender may hand over a secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenPairing {
-    /// The source.
-    pub source: Name,
-    /// Until when.
-    pub until: Timestamp,
-    /// Whether the secrets that were taken before stay good.
-    pub earlier: KeepEarlier,
-}
-
-/// Whether earlier secrets stay good beside the one that is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeepEarlier {
-    /// They do: the sender has several webhooks, each with a secret of its own.
-    Yes,
-    /// They do not.
-    No,
 }
 
 /// A holder asks for work.

@@ -293,6 +293,26 @@ pub enum Earlier {
     MustNotBe,
 }
 
+/// A source that its owner has opened, so that its sender may hand over a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenPairing {
+    /// The source.
+    pub source: Name,
+    /// Until when.
+    pub until: Timestamp,
+    /// Whether the secrets that were taken before stay good.
+    pub earlier: KeepEarlier,
+}
+
+/// Whether earlier secrets stay good beside the one that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepEarlier {
+    /// They do: the sender has several webhooks, each with a secret of its own.
+    Yes,
+    /// They do not.
+    No,
+}
+
 /// How many values a name may have at once. A rotation needs two; more are rotations within one overlap.
 pub const VALUES_MAX: usize = 8;
 

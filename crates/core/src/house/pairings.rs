@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::House;
 use crate::ids::Name;
-use crate::ports::{KeepEarlier, OpenPairing, StoreError};
-use crate::seal::SecretName;
+use crate::ports::StoreError;
+use crate::seal::{KeepEarlier, OpenPairing, SecretName};
 use crate::secret::Secret;
 use crate::source::NotReady;
 use crate::vault::VaultError;

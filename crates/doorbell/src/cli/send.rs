@@ -188,6 +188,9 @@ pub(super) fn sealed(
     if let Some((name, value)) = &parts.query {
         url.query_pairs_mut().append_pair(name, value);
     }
+    if let Some(token) = &parts.path {
+        url.set_path(&format!("{}/{token}", url.path()));
+    }
     Ok(Delivery { method: Method::POST, url, headers: parts.headers, body: letter.body })
 }
 

@@ -372,6 +372,8 @@ words! {
         Basic = "basic",
         /// A token in a header.
         ApiKey = "api-key",
+        /// A token as the last part of the path.
+        PathToken = "path-token",
         /// As the wire contract says that rings the trigger; the secret is made there (`almyty`).
         Contract = "contract",
         /// Not at all.

@@ -306,3 +306,62 @@ async fn a_store_sealed_with_another_key_refuses_to_start_and_says_which() {
     door.launch().await;
     assert_eq!(github(&door, STORED, "2").await, 202);
 }
+
+#[tokio::test]
+async fn a_token_in_the_path_lets_in_and_is_told_nowhere() {
+    let token = "tok-0123456789abcdef0123456789abcdef";
+    let sources = "[triggers.tool]\nagent = \"a\"\nauth = \"path-token\"\nsecret = { file = \"token\" }\n\
+                   [triggers.other]\nagent = \"a\"\nauth = \"path-token\"\nsecret = { stored = \"other\" }\n\
+                   [triggers.github]\nagent = \"a\"\nprovider = \"github\"\nsecret = { stored = \"other\" }\n";
+    let mut door = Door::prepare(&config(sources));
+    let file = door.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    door.launch().await;
+    let other = "other-0123456789abcdef0123456789abcdef";
+    told(&door, &["secrets", "set", "other"], other);
+    let wrong = token.replace('0', "1");
+    let (short, long) = (&token[..35], format!("{token}0"));
+    let table = [
+        (format!("/hooks/tool/{token}"), 202),
+        (format!("/hooks/other/{other}"), 202),
+        (format!("/hooks/tool/{other}"), 401),
+        (format!("/hooks/other/{token}"), 401),
+        (format!("/hooks/tool/{wrong}"), 401),
+        (format!("/hooks/tool/{short}"), 401),
+        (format!("/hooks/tool/{long}"), 401),
+        ("/hooks/tool".to_owned(), 401),
+        ("/hooks/tool/".to_owned(), 401),
+        (format!("/hooks/tool?token={token}"), 401),
+        (format!("/hooks/tool//{token}"), 404),
+        (format!("/hooks/tool/{token}/"), 404),
+        (format!("/hooks/tool/{token}/more"), 404),
+        (format!("/hooks/tol/{token}"), 404),
+        (format!("/{token}"), 404),
+        // The path of a source that takes no token ends where it ends.
+        (format!("/hooks/github/{other}"), 404),
+    ];
+    for (n, (path, status)) in table.iter().enumerate() {
+        let answer = door.http.post(door.url(path)).json(&json!({ "n": n })).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), *status, "{path}");
+        let headers = format!("{:?}", answer.headers());
+        let said = headers + &answer.text().await.unwrap();
+        assert!(![token, other, &wrong].iter().any(|t| said.contains(t)), "{path}: {said}");
+    }
+    assert_eq!(door.http.get(door.url(&table[0].0)).send().await.unwrap().status(), 405);
+    eventually("all of them are recorded", || async {
+        let all = door.all("/decisions").await;
+        let count = |code: &str| all.iter().filter(|d| d["code"] == code).count();
+        (count("credential_mismatch") == 5 && count("credential_missing") == 3 && count("not_found") == 6).then_some(())
+    })
+    .await;
+    eventually("the agent has run", || async {
+        std::fs::read_to_string(door.path().join("got")).ok().filter(|got| got.matches("\"n\"").count() >= 2)
+    })
+    .await;
+    let sent = told(&door, &["send", "tool"], "");
+    assert!(sent.contains("202") && !sent.contains(token), "{sent}");
+    // The one place where it has to be.
+    std::fs::remove_file(&file).unwrap();
+    nowhere(&door, &[token, other, &wrong, short]).await;
+}

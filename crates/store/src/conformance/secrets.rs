@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use doorbell_core::ports::{KeepEarlier, OpenPairing, Retention, StoreError};
-use doorbell_core::seal::{Earlier, KeptSecret, MasterKey, MasterKeys, NewSecret, SecretName, VALUES_MAX};
+use doorbell_core::ports::{Retention, StoreError};
+use doorbell_core::seal::{
+    Earlier, KeepEarlier, KeptSecret, MasterKey, MasterKeys, NewSecret, OpenPairing, SecretName, VALUES_MAX,
+};
 use doorbell_core::{Secret, Timestamp};
 
 use super::{Bench, MINUTE, name};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use doorbell_core::ports::{KeepEarlier, OpenPairing, StoreError};
-use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName, VALUES_MAX};
+use doorbell_core::ports::StoreError;
+use doorbell_core::seal::{Earlier, KeepEarlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName, VALUES_MAX};
 use doorbell_core::{Name, Timestamp};
 
 use crate::edge::{no_secret, secret_exists, too_many_values};

@@ -1,7 +1,6 @@
 //! Sources that their owner has opened, so that the sender may hand over a secret.
 
-use doorbell_core::ports::{KeepEarlier, OpenPairing};
-use doorbell_core::seal::{Earlier, NewSecret};
+use doorbell_core::seal::{Earlier, KeepEarlier, NewSecret, OpenPairing};
 use doorbell_core::{Name, Timestamp};
 use rusqlite::{OptionalExtension, params};
 

@@ -9,11 +9,11 @@ use doorbell_core::decision::{Decision, NewDecision};
 use doorbell_core::event::{Admission, Event, Receipt};
 use doorbell_core::keys::{Key, KeyHash, KeyId};
 use doorbell_core::ports::{
-    Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LogPiece, Notice, OpenPairing, Page, PageRequest,
-    Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
+    Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LogPiece, Notice, Page, PageRequest, Piece,
+    QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
-use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
+use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName};
 use doorbell_core::{EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
