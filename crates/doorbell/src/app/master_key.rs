@@ -62,17 +62,26 @@ pub enum MasterKeyError {
     },
 }
 
-/// The keys of the configuration, else that of the file, which is made if it is not there and nothing was sealed with it.
+/// The keys of the configuration, else that of the file; none if there is no such file.
+///
+/// # Errors
+/// If the file cannot be used.
+pub(crate) fn existing_keys(settings: &ServerSettings) -> Result<Option<Arc<MasterKeys>>, MasterKeyError> {
+    if let Some(keys) = &settings.master_keys {
+        return Ok(Some(Arc::clone(keys)));
+    }
+    let key = read(&settings.data_dir.join(KEY_FILE))?;
+    Ok(key.map(|key| Arc::new(MasterKeys::new(key, Vec::new()))))
+}
+
+/// The same, and a file is made if there is none and nothing was sealed.
 pub(super) async fn master_keys(
     settings: &ServerSettings,
     store: &Arc<dyn Store>,
 ) -> Result<Arc<MasterKeys>, StartError> {
-    if let Some(keys) = &settings.master_keys {
-        return Ok(Arc::clone(keys));
-    }
     let path = settings.data_dir.join(KEY_FILE);
-    let key = match read(&path)? {
-        Some(key) => key,
+    match existing_keys(settings)? {
+        Some(keys) => Ok(keys),
         None => {
             let sealed: Vec<MasterKeyId> = store.secrets().await?.iter().map(|k| k.secret.sealed.key()).collect();
             if !sealed.is_empty() {
@@ -80,10 +89,9 @@ pub(super) async fn master_keys(
                 let keys = keys.into_iter().collect::<Vec<_>>().join(", ");
                 return Err(MasterKeyError::Missing { path, count: sealed.len(), keys }.into());
             }
-            make(&path)?
+            Ok(Arc::new(MasterKeys::new(make(&path)?, Vec::new())))
         }
-    };
-    Ok(Arc::new(MasterKeys::new(key, Vec::new())))
+    }
 }
 
 fn read(path: &Path) -> Result<Option<MasterKey>, MasterKeyError> {

@@ -40,6 +40,7 @@ use crate::config::{Resolved, ServerSettings, StoreAt};
 pub(crate) use data_dir::warnings as data_dir_warnings;
 pub use data_dir::{DataDirError, TokenPlace};
 pub use master_key::MasterKeyError;
+pub(crate) use master_key::existing_keys;
 pub use reload::Watcher;
 pub use signals::{Signal, Signals};
 

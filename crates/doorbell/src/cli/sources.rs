@@ -3,13 +3,16 @@
 use anyhow::Result;
 use clap::Subcommand;
 use doorbell_core::Name;
+use doorbell_core::seal::SecretName;
 use serde_json::json;
 
 use super::Context;
 use super::card::Card;
-use super::fault::Exit;
+use super::fault::{Exit, Fault};
 use super::list::{Asking, Listing, Paging, each};
 use super::table::{Column, member, text};
+use crate::app::existing_keys;
+use crate::config::StoreAt;
 
 /// Arguments of `doorbell sources`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +48,12 @@ enum Verb {
     },
     /// Close one for pairing before its time is over
     ClosePairing {
+        /// Its name
+        name: Name,
+    },
+    /// Print what the sender of one handed over, for senders that want to see it again (Notion). Reads the store and the
+    /// master key on this machine; the server never tells it
+    Reveal {
         /// Its name
         name: Name,
     },
@@ -91,6 +100,7 @@ pub(super) async fn run(args: SourcesArgs, cx: &Context) -> Result<Exit> {
             Ok(Exit::Ok)
         }
         Verb::ClosePairing { name } => verb(cx, &args.asking, &name, "pair/close", "is closed for pairing").await,
+        Verb::Reveal { name } => reveal(cx, &args.asking, &name).await,
         Verb::Unpair { name } => verb(cx, &args.asking, &name, "unpair", "has forgotten its sender's secret").await,
     }
 }
@@ -108,5 +118,28 @@ async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     card.members(&source, &["path", "enabled", "not_ready", "pairing_until", "triggers"]);
     card.long("Settings", member(&source, "settings"));
     cx.screen.line(card.finish())?;
+    Ok(Exit::Ok)
+}
+
+/// The newest secret alone on standard output.
+async fn reveal(cx: &Context, asking: &Asking, source: &Name) -> Result<Exit> {
+    let resolved = super::resolved(&asking.config_file(), cx).await?;
+    let StoreAt::Sqlite(file) = resolved.store;
+    let settings = resolved.server;
+    let name = SecretName::pairing(source);
+    let find = move || {
+        let keys = existing_keys(&settings).map_err(|why| Fault::new("there is no master key").cause(why))?;
+        let keys =
+            keys.ok_or_else(|| Fault::new(format!("there is no master key in {}", settings.data_dir.display())))?;
+        let kept = doorbell_store::secrets_of(&file, &name);
+        let kept = kept.map_err(|why| Fault::new(format!("{} cannot be read", file.display())).cause(why))?;
+        let newest = kept.first().ok_or_else(|| {
+            let fault = Fault::new("the sender of this source has handed over nothing");
+            fault.advice("Open it with `doorbell sources pair`, then let the sender send.")
+        })?;
+        keys.open(&name, &newest.secret.sealed).map_err(|why| Fault::new("the secret cannot be opened").cause(why))
+    };
+    let secret = tokio::task::spawn_blocking(find).await??;
+    cx.screen.line(secret.expose())?;
     Ok(Exit::Ok)
 }

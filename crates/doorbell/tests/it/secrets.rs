@@ -257,6 +257,10 @@ async fn notion_hands_over_its_token_in_the_body() {
     let body = json!({"id": "evt_1", "type": "page.created"}).to_string();
     assert_eq!(post(&door, &body, Some(mac(token, &body))).await, 202);
     assert_eq!(post(&door, &body, Some(mac("guess", &body))).await, 401);
+    // Notion wants to see it: on this machine, for whoever may read the files.
+    let shown = doorbell(&door, &["sources", "reveal", "notion"], "");
+    assert_eq!(String::from_utf8(shown.stdout).unwrap().trim(), token);
+    assert_eq!(doorbell(&door, &["sources", "reveal", "nobody"], "").status.code(), Some(1));
     nowhere(&door, &[token]).await;
 }
 
@@ -364,4 +368,38 @@ async fn a_token_in_the_path_lets_in_and_is_told_nowhere() {
     // The one place where it has to be.
     std::fs::remove_file(&file).unwrap();
     nowhere(&door, &[token, other, &wrong, short]).await;
+}
+
+#[tokio::test]
+async fn a_backup_has_no_key_and_without_it_is_restored_without_its_secrets() {
+    let sources = "[triggers.github]\nagent = \"a\"\nprovider = \"github\"\nsecret = { stored = \"github\" }\n";
+    let mut door = Door::start(&config(sources)).await;
+    told(&door, &["secrets", "set", "github"], STORED);
+    assert_eq!(github(&door, STORED, "1").await, 202);
+    told(&door, &["backup", "copy.db"], "");
+    assert_eq!(door.terminate().await, Some(0));
+    let key = std::fs::read_to_string(door.path().join("data/master.key")).unwrap();
+    let copy = std::fs::read(door.path().join("copy.db")).unwrap();
+    let holds = |bytes: &[u8]| copy.windows(bytes.len()).any(|w| w == bytes);
+    assert!(!holds(key.trim().as_bytes()) && !holds(&hex::decode(key.trim()).unwrap()) && !holds(STORED.as_bytes()));
+
+    // With the key it is as before.
+    std::fs::rename(door.path().join("data"), door.path().join("old")).unwrap();
+    told(&door, &["restore", "copy.db"], "");
+    door.spawn();
+    assert_eq!(door.wait().await, Some(1), "a restored store without its key does not start");
+    std::fs::copy(door.path().join("old/master.key"), door.path().join("data/master.key")).unwrap();
+    door.launch().await;
+    assert_eq!(github(&door, STORED, "2").await, 202);
+    assert_eq!(door.terminate().await, Some(0));
+
+    // Without it everything but the secrets.
+    std::fs::remove_dir_all(door.path().join("data")).unwrap();
+    let said = told(&door, &["restore", "copy.db", "--without-secrets"], "");
+    assert!(said.contains("1 stored secrets were left out"), "{said}");
+    door.launch().await;
+    assert_eq!(github(&door, STORED, "3").await, 503);
+    assert_eq!(door.all("/events").await.len(), 1);
+    told(&door, &["secrets", "set", "github"], NEXT);
+    assert_eq!(github(&door, NEXT, "4").await, 202);
 }

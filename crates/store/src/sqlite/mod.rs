@@ -39,6 +39,7 @@ use doorbell_core::ports::{Notice, Retention, StoreError};
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 
 pub use backup::{copy as backup, restore};
+pub use secrets::in_file as secrets_of;
 
 use book::{Book, SharedNames};
 use checkpoint::Checkpointer;

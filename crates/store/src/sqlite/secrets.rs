@@ -1,11 +1,15 @@
 //! Sealed secrets: bytes that this crate cannot read.
 
+use std::path::Path;
+
 use doorbell_core::Timestamp;
+use doorbell_core::ports::StoreError;
 use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName, VALUES_MAX};
 use rusqlite::{Connection, Row, params};
 
-use super::errors::{Fail, corrupt};
+use super::errors::{Fail, corrupt, sort};
 use super::read::View;
+use super::schema::{check_version, open_reader};
 use super::writer::Tx;
 use crate::edge::{no_secret, secret_exists, too_many_values};
 
@@ -55,10 +59,7 @@ pub(super) fn put(tx: &mut Tx<'_, '_>, (secret, earlier): &(NewSecret, Earlier))
 
 /// The values of one name, newest first.
 pub(super) fn of_name(view: &View<'_>, name: &SecretName) -> Result<Vec<KeptSecret>, Fail> {
-    let sql = format!("SELECT {SECRET} FROM secrets WHERE name = ?1 ORDER BY id DESC");
-    let mut statement = view.conn.prepare_cached(&sql)?;
-    let found = statement.query_map([name.as_str()], secret_row)?.collect::<rusqlite::Result<_>>()?;
-    Ok(found)
+    Ok(read(view.conn, name)?)
 }
 
 /// All of them, newest first.
@@ -67,6 +68,22 @@ pub(super) fn all(view: &View<'_>) -> Result<Vec<KeptSecret>, Fail> {
     let mut statement = view.conn.prepare_cached(&sql)?;
     let found = statement.query_map([], secret_row)?.collect::<rusqlite::Result<_>>()?;
     Ok(found)
+}
+
+/// The values of one name in the database at `path`, newest first, also while another process holds it. For whoever may
+/// read the file and has the master key. Called on a thread that may block.
+///
+/// # Errors
+/// If there is no such file, or it cannot be read.
+pub fn in_file(path: &Path, name: &SecretName) -> Result<Vec<KeptSecret>, StoreError> {
+    let conn = open_reader(path)?;
+    check_version(&conn, path)?;
+    read(&conn, name).map_err(|error| sort(&error))
+}
+
+fn read(conn: &Connection, name: &SecretName) -> rusqlite::Result<Vec<KeptSecret>> {
+    let sql = format!("SELECT {SECRET} FROM secrets WHERE name = ?1 ORDER BY id DESC");
+    conn.prepare_cached(&sql)?.query_map([name.as_str()], secret_row)?.collect()
 }
 
 /// Puts the same secret in its place, sealed anew.
