@@ -16,7 +16,7 @@ pub(super) async fn check(
     checks: &mut Vec<Check>,
 ) -> Result<Verified, Box<Early>> {
     let now = house.clock.now();
-    let verifier = verifier.map_err(|why| not_ready(why))?;
+    let verifier = verifier.map_err(not_ready)?;
     let verdict = match verifier.key_url(&ring.request) {
         Ok(None) => verifier.verify(&ring.request, now),
         Ok(Some(url)) => {
