@@ -2,6 +2,7 @@
 //! request and every attempt takes what it needs from here once, so that it sees one configuration to its end.
 
 mod breakers;
+mod pairings;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::ports::{Flag, Retention, Store, StoreError};
 use crate::run_token::RunTokens;
 use crate::source::{Source, Way};
 use crate::trigger::Trigger;
+use crate::vault::Vault;
 
 /// The configuration, resolved: what exists.
 #[derive(Debug, Default)]
@@ -65,9 +67,11 @@ impl Catalog {
         }
     }
 
-    /// The source that listens on `path`.
+    /// The source that listens on `path`, or whose token is the last part of it.
     pub fn source_at(&self, path: &str) -> Option<&Arc<Source>> {
-        self.by_path.get(path).and_then(|name| self.sources.get(name))
+        let at = |path: &str| self.by_path.get(path).and_then(|name| self.sources.get(name));
+        let takes_token = |s: &&Arc<Source>| s.webhook().is_some_and(|w| w.preset.has_token_in_path());
+        at(path).or_else(|| at(path.rsplit_once('/')?.0).filter(takes_token))
     }
 }
 
@@ -85,20 +89,30 @@ pub struct House {
     flags: ArcSwap<Flags>,
     changed: watch::Sender<u64>,
     tokens: RunTokens,
+    vault: Vault,
     breakers: breakers::Breakers,
+    pairings: pairings::Pairings,
 }
 
 impl House {
-    /// Loads the flags and the breakers from the store.
+    /// Loads the flags, the breakers and the open pairings from the store.
     ///
     /// # Errors
     /// What the store says if it cannot be read.
-    pub async fn open(store: Arc<dyn Store>, clock: Clock, catalog: Catalog) -> Result<Arc<Self>, StoreError> {
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        catalog: Catalog,
+        vault: Vault,
+    ) -> Result<Arc<Self>, StoreError> {
         let flags = Flags(store.flags().await?.into_iter().collect());
         let tokens = RunTokens::new(&store.token_key(), store.tag());
         let breakers = breakers::Breakers::new(store.breakers().await?);
+        let pairings = pairings::Pairings::new(store.pairings().await?);
         Ok(Arc::new(Self {
             tokens,
+            pairings,
+            vault,
             breakers,
             store,
             clock,
@@ -111,6 +125,11 @@ impl House {
     /// Makes and reads run tokens.
     pub fn tokens(&self) -> &RunTokens {
         &self.tokens
+    }
+
+    /// The sealed secrets of the store.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// The configuration now.

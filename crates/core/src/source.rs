@@ -1,5 +1,7 @@
 //! A source: a named way in, and how its events are verified, labelled, deduplicated and limited.
 
+mod live;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +11,10 @@ use crate::filter::Filter;
 use crate::ids::Name;
 use crate::limits::Limits;
 use crate::payload::{Paths, PayloadRule};
-use crate::provider::{KeptHeaders, KeyCache, Preset, Verifier};
+use crate::provider::{KeptHeaders, KeyCache, Preset};
 use crate::trigger::Trigger;
+
+pub use live::{LiveVerifier, NotReady, Present, Recipe, SecretPlace, Standing};
 
 /// A source as resolved from the configuration, with its triggers.
 #[derive(Debug)]
@@ -84,7 +88,7 @@ pub struct Webhook {
     /// How its sender signs and labels requests.
     pub preset: Arc<Preset>,
     /// Checks them.
-    pub verifier: Verifier,
+    pub verifier: LiveVerifier,
     /// Keys that its sender publishes; none where no key is ever fetched.
     pub keys: Option<Arc<KeyCache>>,
     /// How their bodies are read.

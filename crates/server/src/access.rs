@@ -155,6 +155,13 @@ mod tests {
             ("get", "/api/v1/keys/{id}"),
             ("post", "/api/v1/keys/{id}/rotate"),
             ("post", "/api/v1/keys/{id}/revoke"),
+            ("get", "/api/v1/secrets"),
+            ("post", "/api/v1/secrets"),
+            ("post", "/api/v1/secrets/{name}/rotate"),
+            ("post", "/api/v1/secrets/{name}/remove"),
+            ("post", "/api/v1/sources/{name}/pair"),
+            ("post", "/api/v1/sources/{name}/pair/close"),
+            ("post", "/api/v1/sources/{name}/unpair"),
         ];
         // Has a token of its own.
         let other = ("post", "/api/v1/runs/{id}/complete");

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use doorbell_core::house::House;
 use doorbell_core::ingest::{self, No};
+use doorbell_core::provider::PATH_TOKEN_BYTES_MIN;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
@@ -112,7 +113,7 @@ impl Front {
 
     /// The one answer for every path that nobody listens on, noted.
     pub(crate) async fn nothing_here(&self, remote: IpAddr, path: &str) -> Response<axum::body::Body> {
-        let path: String = path.chars().take(200).flat_map(char::escape_default).collect();
+        let path: String = without_tokens(path).chars().take(200).flat_map(char::escape_default).collect();
         ingest::refuse_early(&self.house, None, Some(remote), No::NotFound, format!("no source listens on `{path}`"))
             .await;
         reply::refusal(No::NotFound).map(axum::body::Body::new)
@@ -121,5 +122,32 @@ impl Front {
     /// Notes a request whose head never became one.
     pub(crate) async fn note_head(&self, peer: IpAddr, reason: &'static str) {
         ingest::refuse_early(&self.house, None, Some(peer.to_canonical()), No::Unreadable, reason).await;
+    }
+}
+
+/// A path that nobody listens on, for its record. It may hold the token of a source that is spelled wrongly or gone, so no part
+/// that is long enough for one is shown.
+fn without_tokens(path: &str) -> String {
+    let parts = path.split('/').map(|part| if part.len() < PATH_TOKEN_BYTES_MIN { part } else { "***" });
+    parts.collect::<Vec<_>>().join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_token_is_not_shown() {
+        for (path, shown) in [
+            ("/hooks/githbu", "/hooks/githbu"),
+            ("/hooks/githbu/0123456789abcdef", "/hooks/githbu/***"),
+            ("/0123456789abcdef", "/***"),
+            ("/hooks/x/0123456789abcdef/", "/hooks/x/***/"),
+            ("/hooks/x/0123456789abcde", "/hooks/x/0123456789abcde"),
+            ("/hooks/x/%30123456789abcdef", "/hooks/x/***"),
+            ("", ""),
+        ] {
+            assert_eq!(without_tokens(path), shown, "{path}");
+        }
     }
 }

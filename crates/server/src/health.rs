@@ -97,6 +97,8 @@ pub(crate) struct Ready {
     reasons: Vec<String>,
     /// Why the last reload of the configuration did not take effect; the one before stays.
     config: Option<String>,
+    /// Sources that let nobody in, or not everybody, because a secret is not there.
+    sources: Vec<String>,
 }
 
 /// Takes work, or 503 with the reasons
@@ -122,5 +124,7 @@ pub(crate) async fn ready(State(front): State<Arc<Front>>) -> Response {
         false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
     };
     let config = front.status.reload_fault().map(|why| why.to_string());
-    (code, Json(Ready { status, reasons, config })).into_response()
+    let sources = front.house.sources_without_secret().await;
+    let sources = sources.into_iter().map(|(source, why)| format!("source `{source}`: {why}")).collect();
+    (code, Json(Ready { status, reasons, config, sources })).into_response()
 }

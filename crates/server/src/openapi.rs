@@ -24,6 +24,7 @@ use crate::api;
         (name = "sources", description = "The ways in"),
         (name = "triggers", description = "Which events start which agent"),
         (name = "keys", description = "What lets somebody who is not the admin use a part of the API"),
+        (name = "secrets", description = "What the server keeps sealed"),
         (name = "stats", description = "What is queued and running"),
         (name = "health", description = "Open to everybody"),
     )

@@ -5,6 +5,8 @@ use axum::response::{IntoResponse, Response};
 use doorbell_core::ids::{BadId, BadName};
 use doorbell_core::ingest::Refused;
 use doorbell_core::ports::StoreError;
+use doorbell_core::seal::SealError;
+use doorbell_core::vault::VaultError;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -82,6 +84,20 @@ impl From<StoreError> for Problem {
             StoreError::Fatal(_) | StoreError::Corrupt(_) => {
                 tracing::error!(error = %text, "The store failed an API request");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", text)
+            }
+        }
+    }
+}
+
+impl From<VaultError> for Problem {
+    fn from(error: VaultError) -> Self {
+        let text = error.to_string();
+        match error {
+            VaultError::Store(error) => error.into(),
+            VaultError::Seal { why: SealError::Length, .. } => Self::bad(text),
+            VaultError::Seal { .. } | VaultError::OtherKeys { .. } => {
+                tracing::error!(error = %text, "The vault failed an API request");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "vault_failed", text)
             }
         }
     }

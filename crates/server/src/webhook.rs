@@ -82,7 +82,7 @@ pub(crate) async fn ask(
         let answer = refuse(No::Unavailable(STOPPING), "the program is stopping".into()).await;
         return Asked { answer, ends_connection: true };
     }
-    if head.method != Method::POST && webhook.verifier.greets(&head.method) {
+    if head.method != Method::POST && webhook.preset.greets(&head.method) {
         return stays(greet(front, source, webhook, &head, remote).await);
     }
     if head.method != Method::POST {
@@ -107,7 +107,7 @@ pub(crate) async fn ask(
         request: provider::Request {
             method: &head.method,
             url: url.as_deref(),
-            path: head.uri.path(),
+            path: path(webhook, &head),
             query,
             headers: &head.headers,
             body: &whole.bytes,
@@ -133,7 +133,7 @@ async fn greet(
     let request = provider::Request {
         method: &head.method,
         url: url.as_deref(),
-        path: head.uri.path(),
+        path: path(webhook, head),
         query,
         headers: &head.headers,
         body: &nothing,
@@ -167,6 +167,15 @@ async fn answer(
     }
     let entry = reply::Entry::of_all(taken);
     reply::json(entry.http_status(), &entry)
+}
+
+/// The request's path; of a source whose token is in it only what stands behind the source's own.
+fn path<'h>(webhook: &Webhook, head: &'h http::request::Parts) -> &'h str {
+    let whole = head.uri.path();
+    match webhook.preset.has_token_in_path() {
+        true => whole.strip_prefix(webhook.path.as_str()).unwrap_or_default(),
+        false => whole,
+    }
 }
 
 /// The URL as the sender knows it, from the configuration: what a request says of its host is the sender's to choose.

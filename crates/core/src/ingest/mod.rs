@@ -9,6 +9,7 @@ mod checks;
 mod cloudevents;
 mod dedup;
 mod direct;
+mod pairing;
 mod read;
 mod route;
 mod sender;
@@ -76,13 +77,15 @@ pub async fn greet(house: &House, source: &Arc<Source>, ring: Ring<'_>) -> Answe
         None => Early::new(No::NotFound, "not_a_webhook", "this source takes no webhooks"),
         Some(webhook) => {
             let asked = check_open(house, source).and_then(|()| check_address(webhook, ring.remote, &mut checks));
-            match (asked, webhook.verifier.greeting(&ring.request)) {
+            let present = webhook.verifier.now(house.vault(), house.clock.now()).await;
+            match (asked, present.verifier().map(|v| v.greeting(&ring.request))) {
                 (Err(no), _) => no,
-                (Ok(()), Some(answer)) => {
+                (Ok(()), Err(why)) => sender::not_ready(why),
+                (Ok(()), Ok(Some(answer))) => {
                     house.store.note(handshake_decision(house, source, ring.remote, checks));
                     return Answer::Handshake(answer);
                 }
-                (Ok(()), None) => {
+                (Ok(()), Ok(None)) => {
                     let reason = format!("a {} came that is not this sender's handshake", ring.request.method);
                     Early::new(No::NotVerified, "not_a_handshake", reason)
                 }
@@ -204,26 +207,24 @@ async fn decide(
     };
     check_open(house, source)?;
     check_address(webhook, ring.remote, checks)?;
-    let verified = match sender::check(webhook, ring, house, checks).await {
+    let present = webhook.verifier.now(house.vault(), house.clock.now()).await;
+    let own = present.verifier();
+    let verified = match sender::check(webhook, ring.verifier.map_or(own, Ok), ring, house, checks).await {
         Ok(verified) => verified,
-        // Some senders ask before they have anything to sign with. Asked last, so that what is signed is never mistaken for it.
-        Err(no) => match webhook.verifier.greeting(&ring.request) {
-            Some(answer) => {
-                let decision = handshake_decision(house, source, ring.remote, std::mem::take(checks));
-                house.store.note(decision);
-                return Ok(Answer::Handshake(answer));
-            }
-            None => return Err(limit_failure(webhook, ring.remote, house, checks, no)),
-        },
+        Err(no) => return unverified(house, source, (webhook, own.ok()), ring, checks, no).await,
     };
-    if let Some(asked) = webhook.verifier.confirmation(&ring.request, &verified) {
+    // A wire that brings a check of its own has its own handshakes.
+    let Some(verifier) = own.ok().or(ring.verifier) else {
+        return Err(Early::new(No::NotVerified, "not_verified", "nothing checks this request"));
+    };
+    if let Some(asked) = verifier.confirmation(&ring.request, &verified) {
         let answer = sender::confirm(webhook, &asked).await?;
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
     }
     let whole = read::whole(source, webhook, ring, checks)?;
     if let Some(view) = whole.view()
-        && let Some(answer) = webhook.verifier.handshake(&ring.request, view, &verified)
+        && let Some(answer) = verifier.handshake(&ring.request, view, &verified)
     {
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
         return Ok(Answer::Handshake(answer));
@@ -244,6 +245,27 @@ async fn decide(
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
     commit(house, source, events).await.map(Answer::Taken)
+}
+
+/// What becomes of a request that did not pass the check. Some senders ask, or hand over their secret, before they have
+/// anything to sign with. Looked at last, so that what is signed is never mistaken for it.
+async fn unverified(
+    house: &House,
+    source: &Source,
+    (webhook, verifier): (&Webhook, Option<&provider::Verifier>),
+    ring: Ring<'_>,
+    checks: &mut Vec<Check>,
+    no: Box<Early>,
+) -> Result<Answer, Box<Early>> {
+    if let Some(answer) = verifier.and_then(|v| v.greeting(&ring.request)) {
+        house.store.note(handshake_decision(house, source, ring.remote, std::mem::take(checks)));
+        return Ok(Answer::Handshake(answer));
+    }
+    match pairing::take(house, source, webhook, ring, checks).await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(limit_failure(webhook, ring.remote, house, checks, no)),
+        Err(no) => Err(limit_failure(webhook, ring.remote, house, checks, no)),
+    }
 }
 
 async fn record_handshake(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {

@@ -5,17 +5,18 @@ use crate::Timestamp;
 use crate::decision::Check;
 use crate::house::House;
 use crate::provider::{Answer, KeyUnavailable, KeyUrl, Refusal, Verified, Verifier};
-use crate::source::Webhook;
+use crate::source::{NotReady, Webhook};
 
 /// Checks the sender. While its key cannot be had it is neither let in nor turned away: 503, and it may try again.
 pub(super) async fn check(
     webhook: &Webhook,
+    verifier: Result<&Verifier, &NotReady>,
     ring: Ring<'_>,
     house: &House,
     checks: &mut Vec<Check>,
 ) -> Result<Verified, Box<Early>> {
     let now = house.clock.now();
-    let verifier = ring.verifier.unwrap_or(&webhook.verifier);
+    let verifier = verifier.map_err(not_ready)?;
     let verdict = match verifier.key_url(&ring.request) {
         Ok(None) => verifier.verify(&ring.request, now),
         Ok(Some(url)) => {
@@ -79,6 +80,11 @@ pub(super) async fn confirm(webhook: &Webhook, asked: &KeyUrl) -> Result<Answer,
 
 fn unavailable(fault: &KeyUnavailable) -> Box<Early> {
     Early::new(No::Unavailable(UNAVAILABLE_RETRY), "key_unavailable", fault.to_string())
+}
+
+/// Without its secrets a source lets nobody in: neither the good nor the bad can be told.
+pub(super) fn not_ready(why: &NotReady) -> Box<Early> {
+    Early::new(No::Unavailable(UNAVAILABLE_RETRY), why.code, why.reason.clone())
 }
 
 /// How the sender was verified, in words: `github hmac-sha256, secret 1`.

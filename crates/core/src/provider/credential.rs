@@ -7,6 +7,10 @@ use serde_json::Value;
 use super::Request;
 use super::refusal::Refusal;
 use super::select::{NotExact, Place};
+use crate::Secret;
+
+/// The shortest token that may stand in a path, in bytes.
+pub const PATH_TOKEN_BYTES_MIN: usize = 16;
 
 /// What stands at the place of a token or password.
 pub(super) fn credential<'r>(
@@ -38,4 +42,12 @@ pub(super) fn after_word<'v>(place: &Place, value: &'v [u8], word: &str) -> Resu
 
 pub(super) fn bad_credential(place: &Place, wanted: &'static str, seen: &'static str) -> Refusal {
     Refusal::CredentialMalformed { place: place.clone(), wanted: wanted.into(), seen }
+}
+
+/// Whether a secret can stand in a URL as it is. A short one is as easily guessed as a path; and parts of unknown paths that
+/// are shorter are shown to the owner.
+pub(super) fn is_path_token(secret: &Secret) -> bool {
+    let text = secret.expose();
+    (PATH_TOKEN_BYTES_MIN..=200).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~".contains(&b))
 }

@@ -9,6 +9,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
+use super::preset::Preset;
 use super::select::Place;
 use super::signed::{Piece, Template};
 use super::{Request, Verified, Verifier};
@@ -91,11 +92,6 @@ impl Verifier {
         self.first(Order::Unsigned, request, &view)
     }
 
-    /// Whether a request of this method may be a handshake at all.
-    pub fn greets(&self, method: &Method) -> bool {
-        self.preset().handshakes.iter().any(|h| h.order == Order::Unsigned && h.method == *method)
-    }
-
     fn first(&self, order: Order, request: &Request<'_>, view: &Value) -> Option<Answer> {
         let handshakes = self.preset().handshakes.iter();
         let mut mine = handshakes.filter(|h| h.order == order && h.method == *request.method);
@@ -175,6 +171,13 @@ pub(super) fn is_plain_challenge(value: &str) -> bool {
     (1..=MAC_BYTES_MAX).contains(&value.len()) && value.bytes().all(plain)
 }
 
+impl Preset {
+    /// Whether a request of this method may be a handshake at all.
+    pub fn greets(&self, method: &Method) -> bool {
+        self.handshakes.iter().any(|h| h.order == Order::Unsigned && h.method == *method)
+    }
+}
+
 fn as_it_is(value: &str, text: &mut String) {
     text.push_str(value);
 }
@@ -200,7 +203,7 @@ impl Handshake {
 mod tests {
     use super::*;
     use crate::Secret;
-    use crate::provider::{Preset, VerifyOptions};
+    use crate::provider::VerifyOptions;
     use bytes::Bytes;
     use serde_json::json;
     use std::sync::Arc;
@@ -247,7 +250,7 @@ mod tests {
         let verifier = verifier(HMAC, ECHO, &["k"], None);
         let body = r#"{"type":1,"challenge":"a"}"#;
         assert_eq!(ask(&Method::POST, "", body, |r| verifier.greeting(r)), None);
-        assert!(!verifier.greets(&Method::GET));
+        assert!(!verifier.preset().greets(&Method::GET));
     }
 
     #[test]

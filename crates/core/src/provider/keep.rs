@@ -72,7 +72,7 @@ impl Preset {
             let steps: &[String] = match &place {
                 Place::Body(path) => path,
                 Place::Form(name) => std::slice::from_ref(name),
-                Place::Header(_) | Place::Query(_) => continue,
+                Place::Header(_) | Place::Query(_) | Place::Path => continue,
             };
             let target = steps.iter().try_fold(&mut *view, |here, step| match here {
                 Value::Object(map) => map.get_mut(step),

@@ -47,6 +47,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+pub use credential::PATH_TOKEN_BYTES_MIN;
 pub use encoding::{Encoding, TimeUnit};
 pub use handshake::{Answer, Handshake, Order, Wanted};
 pub use keep::KeptHeaders;
@@ -77,7 +78,8 @@ pub struct Request<'r> {
     pub method: &'r Method,
     /// The public URL as the sender knows it, query included, made from `server.public_url`; never from the `Host` header.
     pub url: Option<&'r str>,
-    /// The path.
+    /// The path; of a source whose token is in the path what stands behind the source's own, so that no more of it gets
+    /// into a text that is signed or kept.
     pub path: &'r str,
     /// The query without its `?`; empty if there is none.
     pub query: &'r str,

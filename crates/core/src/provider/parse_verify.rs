@@ -51,7 +51,10 @@ pub(super) fn verify(section: Section<'_, '_>) -> Option<(Scheme, Option<Vec<Str
         SchemeWord::Jwt => jwt(&section),
         SchemeWord::Token => {
             let prefix = section.text("prefix").map(|t| t.value).unwrap_or_default();
-            let at = section.required("token", "\"header:x-api-key\"").and_then(|t| place(&section, t));
+            let at = section.required("token", "\"header:x-api-key\"").and_then(|t| match t.value.as_str() {
+                "path" => Some(Place::Path),
+                _ => place(&section, t),
+            });
             at.map(|place| Scheme::Token { place, prefix })
         }
         SchemeWord::Basic => Some(Scheme::Basic),

@@ -280,6 +280,11 @@ impl Preset {
         }
     }
 
+    /// Whether the sender's token is a part of the path: then the path is a secret from there on.
+    pub fn has_token_in_path(&self) -> bool {
+        matches!(self.scheme, Scheme::Token { place: Place::Path, .. })
+    }
+
     /// The paths into the JSON body that labels, handshakes and the taking out of secrets look at, so that a caller need
     /// parse only those. With a batch, the labels' paths start at one event of it. A step made of digits may be a place
     /// in a list.
@@ -299,7 +304,7 @@ impl Preset {
             match &place {
                 Place::Body(path) => add(path),
                 Place::Form(name) => add(std::slice::from_ref(name)),
-                Place::Header(_) | Place::Query(_) => {}
+                Place::Header(_) | Place::Query(_) | Place::Path => {}
             }
         }
         paths

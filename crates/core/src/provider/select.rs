@@ -23,6 +23,8 @@ pub enum Place {
     Form(String),
     /// A path into the JSON body: keys of objects, or places in lists counted from 0.
     Body(Vec<String>),
+    /// What stands in the path behind the source's own path: a token. Only the scheme's own token may stand there.
+    Path,
 }
 
 /// Why a value that decides over trust could not be read.
@@ -78,6 +80,7 @@ impl Place {
                     Cow::Owned(s) => Ok(Cow::Owned(s.into_bytes())),
                 }
             }
+            Self::Path => behind(request.path).map(|part| Cow::Borrowed(part.as_bytes())).ok_or(NotExact::Missing),
         }
     }
 
@@ -88,6 +91,8 @@ impl Place {
             Self::Query(name) => first_field(request.query.as_bytes(), name)?,
             Self::Form(name) => first_field(request.body, name)?,
             Self::Body(path) => scalar(walk(view, path)?)?,
+            // Never a label, which is kept.
+            Self::Path => return None,
         };
         (!text.is_empty()).then_some(text)
     }
@@ -108,8 +113,14 @@ impl fmt::Display for Place {
             Self::Query(name) => write!(f, "query parameter {name}"),
             Self::Form(name) => write!(f, "form field {name}"),
             Self::Body(path) => write!(f, "body field {}", path.join(".")),
+            Self::Path => f.write_str("the path, behind the source's own"),
         }
     }
+}
+
+/// The one part of a path.
+fn behind(path: &str) -> Option<&str> {
+    path.strip_prefix('/').filter(|part| !part.is_empty() && !part.contains('/'))
 }
 
 fn one_field<'r>(encoded: &'r [u8], name: &str) -> Result<Cow<'r, [u8]>, NotExact> {

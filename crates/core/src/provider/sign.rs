@@ -42,6 +42,8 @@ pub struct SignedParts {
     pub headers: HeaderMap,
     /// A parameter to add to the query, for senders that put their token there.
     pub query: Option<(String, String)>,
+    /// What to add to the path as its last part, likewise.
+    pub path: Option<String>,
 }
 
 /// Why a request could not be signed.
@@ -73,7 +75,7 @@ impl From<InvalidHeaderValue> for SignError {
 /// Signs `draft` as the preset's sender would at the time `now`. For Ed25519 the secret is the private key: its seed of
 /// 32 bytes, or seed and public key in 64, written like the public key.
 pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) -> Result<SignedParts, SignError> {
-    let mut parts = SignedParts { headers: draft.headers.clone(), query: None };
+    let mut parts = SignedParts { headers: draft.headers.clone(), query: None, path: None };
     let credentials = preset.credentials();
     let mut fill = |templates: &[Template], value: &str| -> Result<(), SignError> {
         let Some([Piece::At(Place::Header(name))]) = templates.first().map(Template::pieces) else { return Ok(()) };
@@ -108,6 +110,7 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
         Scheme::Token { place: Place::Query(name), prefix } => {
             parts.query = Some((name.clone(), format!("{prefix}{}", secret.expose())));
         }
+        Scheme::Token { place: Place::Path, prefix } => parts.path = Some(format!("{prefix}{}", secret.expose())),
         Scheme::Token { place, .. } => return Err(SignError::NotAHeader(place.to_string())),
         Scheme::Signed(signed) => add_signature(signed, secret, &draft, now, &mut parts)?,
         Scheme::Jwt(rule) => {

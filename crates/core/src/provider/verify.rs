@@ -21,7 +21,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::Request;
-use super::credential::{after_word, bad_credential, credential};
+use super::credential::{after_word, bad_credential, credential, is_path_token};
 use super::handshake::{Handshake, MAC_BYTES_MAX, is_plain_challenge};
 use super::jwt;
 use super::keys::{BadSecret, Keys};
@@ -142,6 +142,11 @@ impl Verifier {
                     return Err(BadSecret::Unreadable { index: at + 1, provider: provider(), wanted });
                 }
                 Keys::Plain(secrets.to_vec())
+            }
+            Scheme::Token { place: Place::Path, .. } if !secrets.iter().all(is_path_token) => {
+                let index = secrets.iter().position(|s| !is_path_token(s)).unwrap_or_default() + 1;
+                let wanted = "it should be 16 to 200 letters, digits, `-`, `_`, `.` or `~`, since it stands in a URL";
+                return Err(BadSecret::Unreadable { index, provider: provider(), wanted });
             }
             Scheme::Token { .. } | Scheme::Sns | Scheme::None => Keys::Plain(secrets.to_vec()),
         };

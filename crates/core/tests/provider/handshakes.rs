@@ -198,7 +198,7 @@ fn a_sender_that_cannot_sign_yet_is_answered_what_it_wants() {
         let verifier = verifier(row.0);
         let rung = rung(row);
         assert!(rung.verify(&verifier, NOW).is_err() || rung.method != Method::POST, "{}", row.0);
-        assert!(verifier.greets(&rung.method), "{}", row.0);
+        assert!(verifier.preset().greets(&rung.method), "{}", row.0);
         holds(row, rung.with(|r| verifier.greeting(r)));
     }
 }

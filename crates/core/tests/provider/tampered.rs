@@ -306,6 +306,8 @@ fn what_is_signed_for_a_sender_passes_its_check() {
         };
         let parts = sign(preset, &Secret::new(secret), draft, NOW).unwrap_or_else(|e| panic!("{id}: {e}"));
         let query = parts.query.map(|(name, value)| format!("?{name}={value}")).unwrap_or_default();
+        // What stands behind the source's own path is the request's path then.
+        let url = parts.path.map_or_else(|| url.to_owned(), |token| format!("https://door.example.com/{token}"));
         let rung = Rung { url: Some(format!("{url}{query}")), ..Rung::new(parts.headers, body) };
         rung.verify(&verifier, NOW).unwrap_or_else(|e| panic!("{id}: {e}"));
     }

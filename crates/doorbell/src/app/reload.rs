@@ -118,6 +118,8 @@ impl App {
         self.server.set_contracts(contracts);
         self.status.set_reload_fault(None);
         tracing::info!(agents, sources, "The configuration was read again");
+        let house = Arc::clone(&self.house);
+        tokio::spawn(async move { super::tell_missing_secrets(&house).await });
     }
 
     /// Whether this would take the last way in from a program that has one.
@@ -137,12 +139,14 @@ impl App {
 /// Which settings differ that only a start can change.
 fn fixed(old: &ServerSettings, new: &ServerSettings) -> Vec<&'static str> {
     let token = |s: &ServerSettings| s.admin_token.as_ref().map(|t| t.expose().to_owned());
+    let master = |s: &ServerSettings| s.master_keys.as_ref().map(|keys| keys.ids());
     let differs = [
         ("server.listen", old.listen != new.listen),
         ("server.public_url", old.public_url != new.public_url),
         ("server.data_dir", old.data_dir != new.data_dir),
         ("server.trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("server.admin_token", token(old) != token(new)),
+        ("server.master_key", master(old) != master(new)),
         ("server.tls", old.tls != new.tls),
         ("server.ready_includes_breakers", old.ready_includes_breakers != new.ready_includes_breakers),
         ("server.max_connections", old.max_connections != new.max_connections),

@@ -1,13 +1,16 @@
 //! `doorbell backup` and `doorbell restore`: a copy of the whole store in one file, and back. Both work on the store's file
 //! itself, not through the server: a backup reads beside it, a restore refuses while a server holds the store.
 //!
-//! The copy holds everything that the store holds, event bodies included, and is readable by its owner only. Secrets are
-//! not in it: they stand in the environment or in files of their own (so there is no master key to leave out either).
+//! The copy holds everything that the store holds, event bodies included, and is readable by its owner only. Stored secrets
+//! are in it sealed, and the master key is not: whoever has the backup alone cannot open them, its owner included.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use doorbell_core::ports::StoreError;
+use doorbell_core::ports::{Store as _, StoreError};
+use doorbell_core::seal::SecretName;
+use doorbell_store::{SqliteOptions, SqliteStore};
 
 use super::Context;
 use super::access::DEFAULT_CONFIG;
@@ -20,13 +23,14 @@ Examples:
   doorbell backup -c /etc/doorbell/doorbell.toml /backups/doorbell.db
 
 The file is a SQLite database with everything in the store, event bodies included; keep it as safe as the store.
-Secrets are not in it: they are in the environment or in files of their own.";
+Stored secrets are in it, sealed. The master key is not: keep a copy of data_dir/master.key elsewhere, or they are lost.";
 
 const RESTORE_EXAMPLES: &str = "\
-Example:
+Examples:
   systemctl stop doorbell && mv doorbell-data/doorbell.db /elsewhere && doorbell restore backup.db
+  doorbell restore backup.db --without-secrets       the master key is lost
 
-It never overwrites: move the old store away first.";
+It never overwrites: move the old store away first. Stored secrets need the master key that they were sealed with.";
 
 /// Arguments of `doorbell backup`.
 #[derive(Debug, clap::Args)]
@@ -45,6 +49,9 @@ pub(super) struct BackupArgs {
 pub(super) struct RestoreArgs {
     /// The backup
     file: PathBuf,
+    /// Leave the stored secrets out: set them again, and pair anew. For when their master key is lost
+    #[arg(long)]
+    without_secrets: bool,
     /// The configuration; tells where the store is to be
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
@@ -78,8 +85,27 @@ pub(super) async fn restore(args: RestoreArgs, cx: &Context) -> Result<Exit> {
     }
     let (from, to, clock) = (args.file.clone(), store.clone(), cx.clock.clone());
     blocking(move || doorbell_store::restore(&from, &to, &clock)).await.map_err(|e| failed("the restore failed", e))?;
+    if args.without_secrets {
+        let left = without_secrets(&store, cx)
+            .await
+            .map_err(|e| Fault::new("it is restored, and its stored secrets could not be left out").cause(e))?;
+        cx.screen.remark(format!("{left} stored secrets were left out."));
+    }
     cx.screen.line(format!("{} is restored from {}; start the server", store.display(), args.file.display()))?;
     Ok(Exit::Ok)
+}
+
+/// Takes all sealed secrets out of a store that nobody holds; how many names there were.
+async fn without_secrets(file: &Path, cx: &Context) -> Result<usize, StoreError> {
+    let (path, clock) = (file.to_owned(), cx.clock.clone());
+    let open = tokio::task::spawn_blocking(move || SqliteStore::open(path, SqliteOptions::default(), &clock)).await;
+    let store = open.unwrap_or_else(|e| Err(StoreError::Fatal(e.to_string())))?;
+    let names: BTreeSet<SecretName> = store.secrets().await?.into_iter().map(|kept| kept.secret.name).collect();
+    for name in &names {
+        store.remove_secret(name.clone()).await?;
+    }
+    store.close().await;
+    Ok(names.len())
 }
 
 async fn store_file(config: &Path, cx: &Context) -> Result<PathBuf> {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
+use doorbell_core::seal::SecretName;
+use doorbell_core::source::Source;
 use serde_json::json;
 
 use super::Env;
@@ -57,6 +59,7 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
         screen.line(serde_json::to_string_pretty(&printed)?)?;
     } else {
         faults.iter().try_for_each(|fault| screen.line(fault))?;
+        outcome.iter().flat_map(stored).try_for_each(|note| screen.line(note))?;
         let file = args.config.display();
         screen.line(match errors {
             0 => format!("{file} is good: {summary}, {}", count(warnings, "warning")),
@@ -64,6 +67,20 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
         })?;
     }
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Where secrets will be taken from that only the running server knows.
+fn stored(resolved: &Resolved) -> Vec<String> {
+    let webhooks = resolved.sources.iter().filter_map(|s| s.webhook().map(|w| (s, w)));
+    let named = webhooks.flat_map(|(source, webhook)| webhook.verifier.stored().map(move |name| (source, name)));
+    let tell = |(source, name): (&Source, &SecretName)| match name.within("user") {
+        Some(name) => format!("source {}: its secret comes from the store: doorbell secrets set {name}", source.name),
+        None => format!(
+            "source {}: its sender hands over its secret, once: doorbell sources pair {}",
+            source.name, source.name
+        ),
+    };
+    named.map(tell).collect()
 }
 
 /// What the file does not say but its use needs: that the directories can be written, the certificate fits its key.

@@ -120,7 +120,7 @@ fn offered() -> impl Iterator<Item = &'static Arc<Preset>> {
 
 /// Senders whose secret is a shared text, which can be made here. (A public key cannot, nor one that the sender names.)
 fn is_offered(preset: &Preset) -> bool {
-    let general = ["api-key", "basic", "bearer", "hmac", "none"].contains(&preset.id.as_str());
+    let general = ["api-key", "basic", "bearer", "hmac", "none", "path-token"].contains(&preset.id.as_str());
     let shared = match &preset.scheme {
         Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)) && signed.key != KeyForm::NamedSha1,
         Scheme::Jwt(rule) => rule.algorithm == JwtAlgorithm::Hs256,

@@ -1,6 +1,7 @@
 //! Lists of the API on the screen: paging, the filters that all lists share, and the one-line verbs. Called by the file of
 //! each noun, which says what may be filtered and which columns are shown.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use anyhow::Result;
 use doorbell_core::Timestamp;
 use serde_json::Value;
 
+use super::Context;
+use super::access::{Access, DEFAULT_CONFIG};
 use super::client::Client;
 use super::fault::{Exit, Fault, describe_short};
 use super::table::{self, Column};
-use super::{Context, access::Access};
 
 /// A page of this many is fetched at once with `--all`.
 const PAGE: usize = 200;
@@ -84,6 +86,11 @@ impl Asking {
     /// If it is not known where that is.
     pub(super) fn client(&self, cx: &Context) -> Result<Client> {
         self.access.client(&cx.env)
+    }
+
+    /// The configuration, for what is done on this machine and not by the server.
+    pub(super) fn config_file(&self) -> PathBuf {
+        self.access.config_file().unwrap_or_else(|| DEFAULT_CONFIG.into())
     }
 
     /// Fetches one thing; prints it as JSON if that is wanted, else hands it back to be shown.

@@ -22,6 +22,7 @@ mod providers;
 mod runs;
 mod samples;
 mod screen;
+mod secrets;
 mod send;
 mod serve;
 mod sources;
@@ -95,12 +96,14 @@ enum Command {
     Decisions(decisions::DecisionsArgs),
     /// Who can be run: list, show, pause, resume
     Agents(agents::AgentsArgs),
-    /// The ways in: list, show
+    /// The ways in: list, show, pair
     Sources(sources::SourcesArgs),
     /// Which events start which agent: list, show, enable, disable
     Triggers(triggers::TriggersArgs),
     /// API keys for others than the admin: list, show, create, rotate, revoke
     Keys(keys::KeysArgs),
+    /// Secrets that the server keeps, sealed: list, set, rotate, remove
+    Secrets(secrets::SecretsArgs),
     /// Copy the store to a file, also while the server runs
     Backup(backup::BackupArgs),
     /// Put a backup in the store's place, while no server runs
@@ -146,6 +149,7 @@ fn dispatch(command: Command, cx: &Context) -> Result<ExitCode> {
             Command::Sources(args) => Box::pin(sources::run(args, cx)).await?,
             Command::Triggers(args) => Box::pin(triggers::run(args, cx)).await?,
             Command::Keys(args) => Box::pin(keys::run(args, cx)).await?,
+            Command::Secrets(args) => Box::pin(secrets::run(args, cx)).await?,
             Command::Backup(args) => Box::pin(backup::backup(args, cx)).await?,
             Command::Restore(args) => Box::pin(backup::restore(args, cx)).await?,
             Command::Openapi(args) => openapi::run(&args, cx)?,

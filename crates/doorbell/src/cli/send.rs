@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use doorbell_core::provider::{Draft, sign};
+use doorbell_core::source::SecretPlace;
 use doorbell_core::{Name, Secret, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
@@ -164,7 +165,16 @@ pub(super) fn sealed(
     let target = format!("{}{}", client.base(), sender.path);
     let mut url = Url::parse(&target).map_err(|e| Fault::new(format!("`{target}` is not an address")).cause(e))?;
     let known_as = public.map(|base| format!("{}{}", base.trim_end_matches('/'), sender.path));
-    let secret = sender.secret.clone().unwrap_or_else(|| Secret::new(""));
+    let secret = match (&sender.secret, &sender.preset.pairing) {
+        (Some(SecretPlace::Given(secret)), _) => secret.clone(),
+        (Some(SecretPlace::Stored(_)), _) | (None, Some(_)) => {
+            let fault = Fault::new(format!("the secret of source `{}` is in the server's store", sender.source));
+            return Err(fault
+                .advice("It cannot be signed with here: let the real sender send, or name a file as the first secret.")
+                .into());
+        }
+        (None, None) => Secret::new(""),
+    };
     let draft = Draft {
         method: &Method::POST,
         url: known_as.as_deref(),
@@ -177,6 +187,9 @@ pub(super) fn sealed(
         .map_err(|e| Fault::new(format!("cannot sign as {}", sender.preset.name)).cause(e))?;
     if let Some((name, value)) = &parts.query {
         url.query_pairs_mut().append_pair(name, value);
+    }
+    if let Some(token) = &parts.path {
+        url.set_path(&format!("{}/{token}", url.path()));
     }
     Ok(Delivery { method: Method::POST, url, headers: parts.headers, body: letter.body })
 }

@@ -8,6 +8,7 @@ mod agents;
 mod contracts;
 mod fault;
 mod lanes;
+mod master_key;
 mod paths;
 mod provider;
 pub mod schema;
@@ -26,12 +27,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use doorbell_core::Name;
 use doorbell_core::agent::Agent;
 use doorbell_core::house::Catalog;
 use doorbell_core::ports::{Retention, Runner};
 use doorbell_core::provider::Preset;
-use doorbell_core::source::Source;
-use doorbell_core::{Name, Secret};
+use doorbell_core::source::{SecretPlace, Source};
 use doorbell_server::Contracts;
 
 pub use fault::{Fault, Severity};
@@ -82,8 +83,8 @@ pub struct Sender {
     pub path: String,
     /// How it signs.
     pub preset: Arc<Preset>,
-    /// With what: the newest secret.
-    pub secret: Option<Secret>,
+    /// With what: the newest secret. One in the store is not known here.
+    pub secret: Option<SecretPlace>,
     /// Which triggers listen.
     pub triggers: Vec<Name>,
 }

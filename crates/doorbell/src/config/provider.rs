@@ -15,7 +15,7 @@ use super::values::{Auth, Custom};
 use super::written::SourceTable;
 
 /// Built-in presets that are general methods: reached by `auth`, so that none of them is chosen by a slip.
-const METHODS: &[&str] = &["api-key", "basic", "bearer", "hmac", "none"];
+const METHODS: &[&str] = &["api-key", "basic", "bearer", "hmac", "none", "path-token"];
 
 pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
     let table = given.table;
@@ -25,7 +25,7 @@ pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
         (None, None, Some(custom)) => Arc::new(own(custom, given, cx)?),
         (None, None, None) => {
             let problem = "nothing says how the sender is verified";
-            let advice = "Add provider = \"…\" (see `doorbell providers`) or auth = \"hmac\", \"bearer\", \"basic\" or \"api-key\", with a secret.";
+            let advice = "Add provider = \"…\" (see `doorbell providers`) or auth = \"hmac\", \"bearer\", \"basic\", \"api-key\" or \"path-token\", with a secret.";
             cx.report.error(given.name.offset, &given.key, problem, advice);
             return None;
         }

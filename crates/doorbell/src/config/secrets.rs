@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use doorbell_core::Secret;
+use doorbell_core::seal::SecretName;
+use doorbell_core::source::SecretPlace;
+use doorbell_core::{Name, Secret};
 use serde_json::Value;
 
 use super::values::{SecretAt, Several};
@@ -29,11 +31,16 @@ impl<'a> Secrets<'a> {
 
     /// The secret at a place; faults go to the report under `key`.
     pub(super) fn one(&self, at: &At<SecretAt>, key: &str) -> Option<Secret> {
-        if at.value == SecretAt::Unreadable {
-            return None;
-        }
         if let SecretAt::File(file) = &at.value {
             self.note_file(at.offset, key, file);
+        }
+        self.place(at, key)
+    }
+
+    /// The same for a place whose file was looked at already.
+    pub(super) fn place(&self, at: &At<SecretAt>, key: &str) -> Option<Secret> {
+        if at.value == SecretAt::Unreadable {
+            return None;
         }
         match find(&at.value, self.cx) {
             Ok(secret) => Some(secret),
@@ -44,13 +51,24 @@ impl<'a> Secrets<'a> {
         }
     }
 
-    /// All of a list, or none if one of them is missing.
-    pub(super) fn several(&self, list: &At<Several<SecretAt>>, key: &str) -> Option<Vec<Secret>> {
+    /// The places of a list, or none if one of them holds nothing. Whether a stored one is there is seen when the store is
+    /// open.
+    pub(super) fn several(&self, list: &At<Several<SecretAt>>, key: &str) -> Option<Vec<SecretPlace>> {
         if list.value.0.is_empty() {
             self.cx.report.error(list.offset, key, "an empty list of secrets", "Name at least one place.");
             return None;
         }
-        let found: Vec<Option<Secret>> = list.value.0.iter().map(|at| self.one(at, key)).collect();
+        let place = |at: &At<SecretAt>| match &at.value {
+            SecretAt::Stored(name) => match Name::new(name) {
+                Ok(name) => Some(SecretPlace::Stored(SecretName::user(&name))),
+                Err(error) => {
+                    self.cx.report.error(at.offset, key, error.to_string(), "Stored secrets are named as sources are.");
+                    None
+                }
+            },
+            _ => self.one(at, key).map(SecretPlace::Given),
+        };
+        let found: Vec<Option<SecretPlace>> = list.value.0.iter().map(place).collect();
         found.into_iter().collect()
     }
 
@@ -122,8 +140,8 @@ fn found(at: &SecretAt, world: &World, base: &std::path::Path) -> Result<Secret,
         }
         SecretAt::Unreadable => Err(("this is not the place of a secret".into(), String::new())),
         SecretAt::Stored(_) => Err((
-            "secrets in Doorbell's own store come in a later version".into(),
-            "Use { env = \"NAME\" } or { file = \"path\" } until then.".into(),
+            "stored secrets are for the `secret` of a source".into(),
+            "Use { env = \"NAME\" } or { file = \"path\" } here.".into(),
         )),
     }
 }

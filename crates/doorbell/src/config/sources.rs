@@ -11,8 +11,9 @@ use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{Paths, PayloadKind, PayloadRule};
 use doorbell_core::ports::Retention;
-use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
-use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
+use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions};
+use doorbell_core::seal::SecretName;
+use doorbell_core::source::{DedupRule, LiveVerifier, Recipe, Respond, SecretPlace, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
 use doorbell_core::{Name, Secret};
 use doorbell_server::contracts::CONTRACT;
@@ -96,7 +97,7 @@ pub(super) fn sources(written: &Written, mut triggers: BySource, around: &Around
     made
 }
 
-fn sender(name: &Name, webhook: &Webhook, secret: Option<Secret>, listeners: &[Arc<Trigger>]) -> Sender {
+fn sender(name: &Name, webhook: &Webhook, secret: Option<SecretPlace>, listeners: &[Arc<Trigger>]) -> Sender {
     Sender {
         source: name.clone(),
         path: webhook.path.clone(),
@@ -166,7 +167,7 @@ fn dedup(given: &Given<'_>, cx: &Cx<'_>) -> Option<DedupRule> {
     }
 }
 
-fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way, Option<Secret>)> {
+fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way, Option<SecretPlace>)> {
     let (cx, table) = (around.cx, given.table);
     let kind = table.kind.as_ref().map_or(SourceKind::Webhook, |k| k.value);
     match kind {
@@ -215,7 +216,7 @@ fn path(given: &Given<'_>, taken: &mut Taken, cx: &Cx<'_>) -> String {
     path
 }
 
-fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webhook, Option<Secret>)> {
+fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webhook, Option<SecretPlace>)> {
     let (cx, table) = (around.cx, given.table);
     let preset = preset(given, cx);
     let respond = respond(given, cx);
@@ -229,11 +230,7 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     };
     let preset = preset?;
     let newest = secrets.first().cloned();
-    // What nobody is told lets nobody in: its requests come through the contract, which brings a verifier of its own.
-    let secrets = match preset.id == CONTRACT {
-        true => vec![Secret::new((0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>())],
-        false => secrets,
-    };
+    let secrets = places(given, &preset, secrets, cx);
     check_length(given, &preset, &secrets, cx);
     check_retention(given, &preset, around);
     let verify_token = match &table.verify_token {
@@ -242,7 +239,8 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     };
     let audience = audience(given, &preset, around);
     let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
-    let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token, audience });
+    let options = VerifyOptions { tolerance, verify_token, audience };
+    let verifier = LiveVerifier::new(Recipe { preset: preset.clone(), secrets, options });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
     let dresses = dresses(given, around);
@@ -266,6 +264,22 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         preset,
     };
     Some((webhook, newest))
+}
+
+/// Where the source's secrets are, newest first.
+fn places(given: &Given<'_>, preset: &Preset, mut written: Vec<SecretPlace>, cx: &Cx<'_>) -> Vec<SecretPlace> {
+    // What nobody is told lets nobody in: its requests come through the contract, which brings a verifier of its own.
+    if preset.id == CONTRACT {
+        let text = (0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>();
+        return vec![SecretPlace::Given(Secret::new(text))];
+    }
+    // What the sender hands over is in the store, once the owner has opened the source for that.
+    if preset.pairing.is_some()
+        && let Ok(name) = Name::new(&given.name.value)
+    {
+        written.insert(0, SecretPlace::Stored(SecretName::pairing(&name)));
+    }
+    written
 }
 
 /// Whom tokens are meant for, where the sender's are meant for somebody; without it every delivery would be refused.
@@ -327,8 +341,12 @@ fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {
 
 /// A secret that a person chose may be too short: whoever sees one signed request can try all short ones. (Those that
 /// the sender makes in a form of its own, and public keys, are as long as they have to be.)
-fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<'_>) {
-    let chosen = |secret: &Secret| match &preset.scheme {
+fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[SecretPlace], cx: &Cx<'_>) {
+    let here = |place: &SecretPlace| match place {
+        SecretPlace::Given(secret) => Some(secret.clone()),
+        SecretPlace::Stored(_) => None,
+    };
+    let chosen = |secret: Secret| match &preset.scheme {
         // What tells this source's events from others is no secret.
         scheme if scheme.fetches_keys() => None,
         Scheme::Signed(signed) => (signed.key == KeyForm::Raw).then(|| secret.expose().len()),
@@ -337,7 +355,7 @@ fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<
         Scheme::Jwt(rule) => (rule.algorithm == JwtAlgorithm::Hs256).then(|| secret.expose().len()),
         Scheme::Sns | Scheme::None => None,
     };
-    if secrets.iter().filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
+    if secrets.iter().filter_map(here).filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
         let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
         let problem = format!("a secret is shorter than {SECRET_BYTES_MIN} bytes, so it may be guessed");
         let advice =

@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use doorbell_core::ports::{Fetch, FetchError, FetchLimits};
-use doorbell_core::source::{DedupRule, Respond};
+use doorbell_core::source::{DedupRule, Respond, SecretPlace};
 use doorbell_core::{Clock, Timestamp};
 use proptest::prelude::*;
 
@@ -162,7 +162,8 @@ fn a_secret_comes_from_the_environment_or_a_file_and_several_stand_for_a_rotatio
     let resolved = good(&text);
     assert_eq!(resolved.reads, [PathBuf::from("/etc/door/hook.secret")]);
     let sender = resolved.senders.values().next().unwrap();
-    assert_eq!(sender.secret.as_ref().unwrap().expose(), "file-hunter2");
+    let Some(SecretPlace::Given(secret)) = &sender.secret else { panic!("{sender:?}") };
+    assert_eq!(secret.expose(), "file-hunter2");
     assert_eq!(sender.triggers[0].as_str(), "t");
 }
 

@@ -211,8 +211,7 @@ impl Value for AllowedSource {
 }
 
 /// What every wrongly written secret is told.
-const SECRET_ADVICE: &str =
-    "Write { env = \"NAME\" } or { file = \"path\" }; a list of them while a secret is being changed.";
+const SECRET_ADVICE: &str = "Write { env = \"NAME\" }, { file = \"path\" } or { stored = \"name\" }; a list of them while a secret is being changed.";
 
 impl Value for SecretAt {
     fn read(value: &Spanned<DeValue<'_>>, here: &Here<'_>) -> Option<Self> {
@@ -373,6 +372,8 @@ words! {
         Basic = "basic",
         /// A token in a header.
         ApiKey = "api-key",
+        /// A token as the last part of the path.
+        PathToken = "path-token",
         /// As the wire contract says that rings the trigger; the secret is made there (`almyty`).
         Contract = "contract",
         /// Not at all.

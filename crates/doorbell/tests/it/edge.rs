@@ -61,7 +61,11 @@ async fn a_host_name_lets_in_what_it_resolves_to_and_no_header_helps() {
             assert_eq!(said.status, 403, "{header}: {value}");
         }
     }
-    let seen = door.all("/decisions").await;
+    // Refusals are written behind.
+    let seen = eventually("the refusals are recorded", || async {
+        Some(door.all("/decisions").await).filter(|seen| !seen.is_empty())
+    })
+    .await;
     assert!(seen.iter().all(|d| d["code"] == "address_not_allowed"), "{seen:?}");
     let checks = &seen.first().unwrap()["checks"];
     assert_eq!(

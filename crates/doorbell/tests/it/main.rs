@@ -16,6 +16,7 @@ mod library;
 mod lifecycle;
 mod must_pass;
 mod runs;
+mod secrets;
 mod senders;
 mod tidy;
 mod world;

@@ -13,6 +13,7 @@ mod list;
 mod log;
 mod params;
 mod runs;
+mod secrets;
 mod sources;
 mod stats;
 mod triggers;
@@ -41,6 +42,9 @@ fn guarded() -> OpenApiRouter<Arc<Front>> {
         .routes(routes!(agents::resume))
         .routes(routes!(sources::list))
         .routes(routes!(sources::show))
+        .routes(routes!(sources::pair))
+        .routes(routes!(sources::close_pairing))
+        .routes(routes!(sources::unpair))
         .routes(routes!(triggers::list))
         .routes(routes!(triggers::show))
         .routes(routes!(triggers::enable))
@@ -60,6 +64,9 @@ fn guarded() -> OpenApiRouter<Arc<Front>> {
         .routes(routes!(keys::show))
         .routes(routes!(keys::rotate))
         .routes(routes!(keys::revoke))
+        .routes(routes!(secrets::list, secrets::set))
+        .routes(routes!(secrets::rotate))
+        .routes(routes!(secrets::remove))
 }
 
 /// Every documented route, without state and layers: for the document.

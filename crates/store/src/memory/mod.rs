@@ -2,6 +2,7 @@
 //! suite and the model test compare the others with it. Nothing survives the process.
 
 mod edge;
+mod secrets;
 mod show;
 mod state;
 
@@ -18,6 +19,7 @@ use doorbell_core::ports::{
     PageRequest, Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept, Work,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
+use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName};
 use doorbell_core::{Clock, EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
@@ -325,5 +327,50 @@ impl Store for MemoryStore {
             tables.edge.key_used(&id, at);
             Ok(())
         })
+    }
+
+    async fn put_secret(&self, secret: NewSecret, earlier: Earlier) -> Result<(), StoreError> {
+        self.with(|tables| tables.secrets.put(secret, earlier))
+    }
+
+    async fn secret(&self, name: SecretName) -> Result<Vec<KeptSecret>, StoreError> {
+        self.with(|tables| Ok(tables.secrets.all().filter(|k| k.secret.name == name).cloned().collect()))
+    }
+
+    async fn secrets(&self) -> Result<Vec<KeptSecret>, StoreError> {
+        self.with(|tables| Ok(tables.secrets.all().cloned().collect()))
+    }
+
+    async fn reseal_secret(&self, id: u64, sealed: Sealed) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.secrets.reseal(id, sealed);
+            Ok(())
+        })
+    }
+
+    async fn open_pairing(&self, pairing: OpenPairing) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.secrets.pairings.insert(pairing.source.clone(), pairing);
+            Ok(())
+        })
+    }
+
+    async fn pairings(&self) -> Result<Vec<OpenPairing>, StoreError> {
+        self.with(|tables| Ok(tables.secrets.pairings.values().cloned().collect()))
+    }
+
+    async fn close_pairing(&self, source: Name) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.secrets.pairings.remove(&source);
+            Ok(())
+        })
+    }
+
+    async fn take_paired(&self, source: Name, secret: NewSecret) -> Result<bool, StoreError> {
+        self.with(|tables| tables.secrets.take(&source, secret))
+    }
+
+    async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {
+        self.with(|tables| tables.secrets.remove(&name))
     }
 }

@@ -17,10 +17,12 @@ mod finish;
 mod lane;
 mod lists;
 mod lock;
+mod pairings;
 mod read;
 mod retention;
 mod rows;
 mod schema;
+mod secrets;
 mod session;
 mod space;
 mod store;
@@ -37,6 +39,7 @@ use doorbell_core::ports::{Notice, Retention, StoreError};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 pub use backup::{copy as backup, restore};
+pub use secrets::in_file as secrets_of;
 
 use book::{Book, SharedNames};
 use checkpoint::Checkpointer;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use bytes::Bytes;
 use doorbell_core::run::State;
+use doorbell_core::source::SecretPlace;
 use doorbell_core::{Name, Secret};
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -76,7 +77,7 @@ impl<'s> Stage<'s> {
     pub(super) async fn send(&self, act: &Act, before: &[Scene]) -> Result<Scene> {
         let mut sender = self.sender(act.source)?.clone();
         if act.what == What::Forged {
-            sender.secret = Some(Secret::new("not the secret of this source"));
+            sender.secret = Some(SecretPlace::Given(Secret::new("not the secret of this source")));
         }
         let repeated = before.first().filter(|_| act.what == What::FirstAgain).map(|first| first.sent.clone());
         let mut sample = samples::of(&sender.preset, None, &fresh_id(self.cx))

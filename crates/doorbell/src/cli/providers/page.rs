@@ -78,7 +78,7 @@ fn section(page: &mut String, preset: &Preset) {
 
 /// Whether it is reached by `auth` instead of `provider`.
 fn is_method(id: &str) -> bool {
-    ["api-key", "basic", "bearer", "hmac", "none"].contains(&id)
+    ["api-key", "basic", "bearer", "hmac", "none", "path-token"].contains(&id)
 }
 
 /// What is checked, in words.

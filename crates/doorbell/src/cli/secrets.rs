@@ -1,0 +1,144 @@
+//! `doorbell secrets`: what the configuration calls `{ stored = "NAME" }`. A secret comes in on standard input, never as an
+//! argument, which other users of the machine see; and nothing here ever prints one.
+
+use std::io::{IsTerminal as _, Read as _};
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Subcommand;
+use doorbell_core::seal::SECRET_BYTES_MAX;
+use doorbell_core::{Name, Secret};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::Context;
+use super::fault::{Exit, Fault};
+use super::list::{Asking, Listing, Paging, each, span};
+use super::table::{Column, member, text};
+
+const EXAMPLES: &str = "\
+Examples:
+  doorbell secrets set stripe                       asks for it, without showing it
+  pass show stripe/webhook | doorbell secrets set stripe
+  doorbell secrets rotate stripe --overlap 24h < new-secret
+
+In doorbell.toml: secret = { stored = \"stripe\" }";
+
+/// Arguments of `doorbell secrets`.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+pub(super) struct SecretsArgs {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    paging: Paging,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List them (what happens without a verb); never the secrets themselves
+    List(Paging),
+    /// Keep one, read from standard input; a value that it has is replaced at once
+    Set {
+        /// What doorbell.toml calls it
+        name: Name,
+    },
+    /// Give one another value, read from standard input; those before stay good for a while
+    Rotate {
+        /// What doorbell.toml calls it
+        name: Name,
+        /// How long the values before stay good: 0s, 1h, 7d
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
+        overlap: Duration,
+    },
+    /// Remove some: sources that need them let nobody in from then on
+    Remove {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<Name>,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    Column::id("NAME", "name"),
+    Column::age("SET", "set_at"),
+    Column::text("BEFORE GOOD UNTIL", "overlap_until"),
+    Column::text("SOURCES", "sources"),
+];
+
+/// Lists or carries a verb out.
+///
+/// # Errors
+/// What the API says, and if standard input holds no secret.
+pub(super) async fn run(args: SecretsArgs, cx: &Context) -> Result<Exit> {
+    let client = args.asking.client(cx)?;
+    match args.verb.unwrap_or(Verb::List(args.paging)) {
+        Verb::List(paging) => {
+            let empty = "There are no stored secrets: keep one with `doorbell secrets set NAME`.";
+            Listing { path: "secrets", filters: Vec::new(), columns: COLUMNS, empty }
+                .print(cx, &client, &paging, args.asking.format)
+                .await
+        }
+        Verb::Set { name } => {
+            let secret = read(&name)?;
+            let body = json!({ "name": name, "value": secret.expose() });
+            tell(cx, &args.asking, &client.post("secrets", &body).await?)
+        }
+        Verb::Rotate { name, overlap } => {
+            let secret = read(&name)?;
+            let body = json!({ "value": secret.expose(), "overlap_seconds": overlap.as_secs() });
+            tell(cx, &args.asking, &client.post(&format!("secrets/{name}/rotate"), &body).await?)
+        }
+        Verb::Remove { names } => {
+            let remove = async |name: &Name| client.post(&format!("secrets/{name}/remove"), &json!({})).await;
+            each(cx, &names, args.asking.format, "is removed", remove).await
+        }
+    }
+}
+
+fn tell(cx: &Context, asking: &Asking, kept: &Value) -> Result<Exit> {
+    if asking.format.json {
+        cx.screen.line(kept)?;
+        return Ok(Exit::Ok);
+    }
+    cx.screen.line(format!("{} is kept, sealed.", text(kept, "name")))?;
+    if member(kept, "overlap_until").is_some_and(Value::is_string) {
+        cx.screen.remark(format!("What it was before is good until {}.", text(kept, "overlap_until")));
+    }
+    if member(kept, "sources").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+        let name = text(kept, "name");
+        cx.screen.remark(format!("No source takes it yet: write secret = {{ stored = \"{name}\" }}."));
+    }
+    Ok(Exit::Ok)
+}
+
+/// The secret from standard input; on a terminal it is asked for and not shown.
+fn read(name: &Name) -> Result<Secret> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        let prompt = format!("Secret {name} (not shown):");
+        let asked = inquire::Password::new(&prompt).without_confirmation().prompt();
+        let asked = asked.map_err(|why| Fault::usage("no secret was given").cause(why))?;
+        return secret(Zeroizing::new(asked));
+    }
+    let mut given = Zeroizing::new(String::new());
+    let most = SECRET_BYTES_MAX as u64 + 2;
+    let done = stdin.lock().take(most).read_to_string(&mut given);
+    done.map_err(|why| Fault::usage("the secret on standard input cannot be read").cause(why))?;
+    secret(given)
+}
+
+/// What `echo` and editors put at the end is no part of it.
+fn secret(given: Zeroizing<String>) -> Result<Secret> {
+    match given.trim_end_matches(['\r', '\n']) {
+        "" => Err(Fault::usage("standard input holds no secret")
+            .advice("Pipe it in: … | doorbell secrets set NAME")
+            .into()),
+        text if text.len() > SECRET_BYTES_MAX => {
+            Err(Fault::usage(format!("a secret has at most {SECRET_BYTES_MAX} bytes")).into())
+        }
+        text => Ok(Secret::new(text)),
+    }
+}
