@@ -16,6 +16,7 @@ use crate::ports::{Flag, Retention, Store, StoreError};
 use crate::run_token::RunTokens;
 use crate::source::{Source, Way};
 use crate::trigger::Trigger;
+use crate::vault::Vault;
 
 /// The configuration, resolved: what exists.
 #[derive(Debug, Default)]
@@ -85,6 +86,7 @@ pub struct House {
     flags: ArcSwap<Flags>,
     changed: watch::Sender<u64>,
     tokens: RunTokens,
+    vault: Vault,
     breakers: breakers::Breakers,
 }
 
@@ -93,12 +95,18 @@ impl House {
     ///
     /// # Errors
     /// What the store says if it cannot be read.
-    pub async fn open(store: Arc<dyn Store>, clock: Clock, catalog: Catalog) -> Result<Arc<Self>, StoreError> {
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        catalog: Catalog,
+        vault: Vault,
+    ) -> Result<Arc<Self>, StoreError> {
         let flags = Flags(store.flags().await?.into_iter().collect());
         let tokens = RunTokens::new(&store.token_key(), store.tag());
         let breakers = breakers::Breakers::new(store.breakers().await?);
         Ok(Arc::new(Self {
             tokens,
+            vault,
             breakers,
             store,
             clock,
@@ -111,6 +119,11 @@ impl House {
     /// Makes and reads run tokens.
     pub fn tokens(&self) -> &RunTokens {
         &self.tokens
+    }
+
+    /// The sealed secrets of the store.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// The configuration now.

@@ -32,10 +32,12 @@ pub mod retry;
 pub mod run;
 pub mod run_token;
 pub mod scope;
+pub mod seal;
 pub mod secret;
 pub mod source;
 pub mod template;
 pub mod trigger;
+pub mod vault;
 pub mod verdict;
 pub mod worker;
 

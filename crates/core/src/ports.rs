@@ -24,6 +24,7 @@ pub use crate::lists::{
     DecisionQuery, EventQuery, Page, PageFrom, PageRequest, QueueStats, Retention, RunQuery, Swept,
 };
 use crate::run::{Lease, Run, State, Transition};
+use crate::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
 
 /// Executes an agent. One implementation a runner kind, in `doorbell-agents`; embedders bring their own.
 #[async_trait]
@@ -234,6 +235,23 @@ pub trait Store: Send + Sync + 'static {
 
     /// Notes that a key was used; one that is gone is let be.
     async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError>;
+
+    /// Keeps a sealed secret as the newest value of its name, and forgets values that have expired by then.
+    /// [`StoreError::Conflict`] if there is one where there must be none, also where two come at the same time, or if the
+    /// name has [`VALUES_MAX`](crate::seal::VALUES_MAX) values already; then nothing changed.
+    async fn put_secret(&self, secret: NewSecret, earlier: Earlier) -> Result<(), StoreError>;
+
+    /// The values of a name, newest first, as they are now; those that have expired may be among them.
+    async fn secret(&self, name: SecretName) -> Result<Vec<KeptSecret>, StoreError>;
+
+    /// All sealed secrets, newest first.
+    async fn secrets(&self) -> Result<Vec<KeptSecret>, StoreError>;
+
+    /// Puts the same secret sealed anew in a value's place; one that is gone is let be.
+    async fn reseal_secret(&self, id: u64, sealed: Sealed) -> Result<(), StoreError>;
+
+    /// Removes every value of a name.
+    async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError>;
 }
 
 /// A holder asks for work.

@@ -1,7 +1,8 @@
-//! What both stores say no to at the edge's tables, in the same words.
+//! What both stores say no to at the tables of the edge and of secrets, in the same words.
 
 use doorbell_core::keys::{Key, KeyId};
 use doorbell_core::ports::StoreError;
+use doorbell_core::seal::{SecretName, VALUES_MAX};
 
 /// A second key of one agent, kind and name.
 pub(crate) fn key_exists(key: &Key) -> StoreError {
@@ -12,4 +13,21 @@ pub(crate) fn key_exists(key: &Key) -> StoreError {
 /// A key that is not there.
 pub(crate) fn no_key(id: &KeyId) -> StoreError {
     StoreError::NotFound(format!("key {id}"))
+}
+
+/// A second value where there must be one.
+pub(crate) fn secret_exists(name: &SecretName) -> StoreError {
+    StoreError::Conflict(format!("there is a secret `{name}` already"))
+}
+
+/// More values of one name than are kept.
+pub(crate) fn too_many_values(name: &SecretName) -> StoreError {
+    StoreError::Conflict(format!(
+        "secret `{name}` has {VALUES_MAX} values that are still good: wait until an overlap is over, or set it without one"
+    ))
+}
+
+/// A secret that is not there.
+pub(crate) fn no_secret(name: &SecretName) -> StoreError {
+    StoreError::NotFound(format!("secret `{name}`"))
 }

@@ -8,6 +8,7 @@
 mod data_dir;
 mod hosts;
 mod limits;
+mod master_key;
 mod place;
 pub mod private;
 mod reload;
@@ -25,6 +26,7 @@ use doorbell_core::Secret;
 use doorbell_core::house::{Catalog, House};
 use doorbell_core::ids::RunId;
 use doorbell_core::ports::{Store, StoreError};
+use doorbell_core::vault::{Vault, VaultError};
 use doorbell_core::worker::{Worker, WorkerOptions};
 use doorbell_server::{Options, Server, Status, Tls, TlsError};
 use doorbell_store::{SqliteOptions, SqliteStore};
@@ -37,6 +39,7 @@ use crate::config::{Resolved, ServerSettings, StoreAt};
 
 pub(crate) use data_dir::warnings as data_dir_warnings;
 pub use data_dir::{DataDirError, TokenPlace};
+pub use master_key::MasterKeyError;
 pub use reload::Watcher;
 pub use signals::{Signal, Signals};
 
@@ -49,6 +52,12 @@ pub enum StartError {
     /// The store.
     #[error("the store cannot be opened: {0}")]
     Store(#[from] StoreError),
+    /// The key to the stored secrets.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
+    /// The stored secrets.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// The socket.
     #[error("cannot listen on {address}: {error}; is another program listening there? Choose another `listen`")]
     Listen {
@@ -203,7 +212,9 @@ impl App {
         settings: &ServerSettings,
         doors: &[SocketAddr],
     ) -> Result<(Arc<House>, Listeners, SocketAddr, Worker), StartError> {
-        let house = House::open(store, clock.clone(), catalog).await?;
+        let keys = master_key::master_keys(settings, &store).await?;
+        let vault = Vault::open(Arc::clone(&store), clock.clone(), keys).await?;
+        let house = House::open(store, clock.clone(), catalog, vault).await?;
         let address = settings.listen;
         let failed = |error| StartError::Listen { address, error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

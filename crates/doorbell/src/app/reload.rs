@@ -137,12 +137,14 @@ impl App {
 /// Which settings differ that only a start can change.
 fn fixed(old: &ServerSettings, new: &ServerSettings) -> Vec<&'static str> {
     let token = |s: &ServerSettings| s.admin_token.as_ref().map(|t| t.expose().to_owned());
+    let master = |s: &ServerSettings| s.master_keys.as_ref().map(|keys| keys.ids());
     let differs = [
         ("server.listen", old.listen != new.listen),
         ("server.public_url", old.public_url != new.public_url),
         ("server.data_dir", old.data_dir != new.data_dir),
         ("server.trusted_proxies", old.trusted_proxies != new.trusted_proxies),
         ("server.admin_token", token(old) != token(new)),
+        ("server.master_key", master(old) != master(new)),
         ("server.tls", old.tls != new.tls),
         ("server.ready_includes_breakers", old.ready_includes_breakers != new.ready_includes_breakers),
         ("server.max_connections", old.max_connections != new.max_connections),

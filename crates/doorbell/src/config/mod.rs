@@ -8,6 +8,7 @@ mod agents;
 mod contracts;
 mod fault;
 mod lanes;
+mod master_key;
 mod paths;
 mod provider;
 pub mod schema;

@@ -29,11 +29,16 @@ impl<'a> Secrets<'a> {
 
     /// The secret at a place; faults go to the report under `key`.
     pub(super) fn one(&self, at: &At<SecretAt>, key: &str) -> Option<Secret> {
-        if at.value == SecretAt::Unreadable {
-            return None;
-        }
         if let SecretAt::File(file) = &at.value {
             self.note_file(at.offset, key, file);
+        }
+        self.place(at, key)
+    }
+
+    /// The same for a place whose file was looked at already.
+    pub(super) fn place(&self, at: &At<SecretAt>, key: &str) -> Option<Secret> {
+        if at.value == SecretAt::Unreadable {
+            return None;
         }
         match find(&at.value, self.cx) {
             Ok(secret) => Some(secret),

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use doorbell_core::limits::{Meter, Quota};
 use doorbell_core::ports::Retention;
+use doorbell_core::seal::MasterKeys;
 use doorbell_core::{Secret, loop_guard};
 use ipnet::IpNet;
 
 use super::Cx;
 use super::fault::Severity;
+use super::master_key::master_keys;
 use super::secrets::Secrets;
 use super::section::At;
 use super::values::{Lasting, Rate, SecretAt};
@@ -36,6 +38,8 @@ pub struct ServerSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// Opens the API; none: `data_dir/admin.token`.
     pub admin_token: Option<Secret>,
+    /// Open the stored secrets; none: `data_dir/master.key`.
+    pub master_keys: Option<Arc<MasterKeys>>,
     /// Serves HTTPS.
     pub tls: Option<TlsFiles>,
     /// Whether an open breaker makes `/ready` say 503.
@@ -81,6 +85,7 @@ impl Default for ServerSettings {
             max_body: 1 << 20,
             trusted_proxies: Vec::new(),
             admin_token: None,
+            master_keys: None,
             tls: None,
             ready_includes_breakers: false,
             rate_limit: None,
@@ -108,6 +113,7 @@ pub(super) fn server(written: &ServerTable, cx: &Cx<'_>) -> ServerSettings {
         max_body: max_body(written, cx).unwrap_or(default.max_body),
         trusted_proxies: written.trusted_proxies.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
         admin_token: admin_token(written, cx),
+        master_keys: master_keys(written, cx),
         tls: tls(written, cx),
         ready_includes_breakers: written.ready_includes_breakers.as_ref().is_some_and(|at| at.value),
         rate_limit: quota(&written.rate_limit).map(|q| Arc::new(Meter::new(q))),

@@ -63,6 +63,9 @@ tables! {
         trusted_proxies: Vec<At<Net>>,
         /// Opens the API and the pages. Default: `DOORBELL_ADMIN_TOKEN`, else `data_dir/admin.token`, made on first start.
         admin_token: SecretAt,
+        /// Opens the stored secrets: 64 hex digits, or a list of places, of which the first seals and all open. Default:
+        /// `data_dir/master.key`, made on first start.
+        master_key: Several<SecretAt>,
         /// Serves HTTPS with this certificate.
         tls: TlsTable,
         /// Requests in a time, over all sources. Default: no limit.

@@ -18,8 +18,10 @@ use doorbell_core::payload::Paths;
 use doorbell_core::ports::{Retention, Runner, Stream, Verdict};
 use doorbell_core::provider::{self, Verifier, VerifyOptions};
 use doorbell_core::retry::Retries;
+use doorbell_core::seal::{MasterKey, MasterKeys};
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::trigger::{Trigger, WhenFull};
+use doorbell_core::vault::Vault;
 use doorbell_core::worker::{Worker, WorkerOptions};
 use doorbell_core::{Clock, Name, Secret};
 use doorbell_server::{Options, Server, Status, Timeouts};
@@ -268,7 +270,10 @@ impl World {
     async fn of(options: Options, tls: Option<doorbell_server::Tls>, script: Arc<Script>, catalog: Catalog) -> Self {
         let clock = Clock::system();
         let store = MemoryStore::new(&clock);
-        let house = House::open(store, clock, catalog).await.unwrap();
+        let master = Secret::new("0123456789abcdef".repeat(4));
+        let keys = Arc::new(MasterKeys::new(MasterKey::parse(&master).unwrap(), Vec::new()));
+        let vault = Vault::open(Arc::clone(&store) as _, clock.clone(), keys).await.unwrap();
+        let house = House::open(store, clock, catalog, vault).await.unwrap();
         let (status, stop) = (Status::new(), CancellationToken::new());
         status.set_running();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -165,3 +165,13 @@ CREATE TABLE api_keys (
     before_until INTEGER,
     UNIQUE (agent, name, kind)
 ) STRICT;
+
+-- Secrets, sealed with the master key (core::seal): without it nothing of them can be read. One row a value.
+CREATE TABLE secrets (
+    id         INTEGER PRIMARY KEY, -- the highest of a name is its newest
+    name       TEXT NOT NULL,       -- with its namespace: user/, pairing/, …
+    sealed     BLOB NOT NULL,       -- seal::Sealed; the name is authenticated in it
+    made_at    INTEGER NOT NULL,
+    expires_at INTEGER
+) STRICT;
+CREATE INDEX secrets_name ON secrets (name, id);

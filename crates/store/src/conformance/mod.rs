@@ -12,6 +12,7 @@ pub mod edge;
 pub mod keeping;
 pub mod lanes;
 pub mod leases;
+pub mod secrets;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -278,6 +279,13 @@ macro_rules! conformance {
             how_breakers_stand_is_kept,
             a_key_is_kept_found_rotated_and_removed,
             of_keys_with_one_name_made_at_once_one_is_made,
+        ]);
+        $crate::conformance!(@ $make, secrets: [
+            a_secret_is_kept_under_its_name_newest_first,
+            earlier_values_go_or_stay_until_their_overlap_is_over,
+            of_secrets_with_one_name_made_at_once_one_is_made,
+            a_secret_sealed_anew_stays_in_its_place,
+            expired_values_are_swept,
         ]);
     };
     (@ $make:ident, $module:ident: [$($rule:ident,)*]) => {

@@ -2,6 +2,7 @@
 //! suite and the model test compare the others with it. Nothing survives the process.
 
 mod edge;
+mod secrets;
 mod show;
 mod state;
 
@@ -18,6 +19,7 @@ use doorbell_core::ports::{
     PageRequest, Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept, Work,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
+use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
 use doorbell_core::{Clock, EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
@@ -325,5 +327,28 @@ impl Store for MemoryStore {
             tables.edge.key_used(&id, at);
             Ok(())
         })
+    }
+
+    async fn put_secret(&self, secret: NewSecret, earlier: Earlier) -> Result<(), StoreError> {
+        self.with(|tables| tables.secrets.put(secret, earlier))
+    }
+
+    async fn secret(&self, name: SecretName) -> Result<Vec<KeptSecret>, StoreError> {
+        self.with(|tables| Ok(tables.secrets.all().filter(|k| k.secret.name == name).cloned().collect()))
+    }
+
+    async fn secrets(&self) -> Result<Vec<KeptSecret>, StoreError> {
+        self.with(|tables| Ok(tables.secrets.all().cloned().collect()))
+    }
+
+    async fn reseal_secret(&self, id: u64, sealed: Sealed) -> Result<(), StoreError> {
+        self.with(|tables| {
+            tables.secrets.reseal(id, sealed);
+            Ok(())
+        })
+    }
+
+    async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {
+        self.with(|tables| tables.secrets.remove(&name))
     }
 }

@@ -11,6 +11,7 @@ use doorbell_core::run::{Lease, NewRun, State, Transition};
 use doorbell_core::{DecisionId, EventId, Name, RunId, StoreTag, Timestamp};
 
 use super::edge::Edge;
+use super::secrets::Secrets;
 use crate::record::{Output, Record, duplicate_decision, within};
 
 /// A run: its moving part, and what never changes.
@@ -50,6 +51,7 @@ pub(super) struct Tables {
     prints: HashMap<Fingerprint, (u64, Timestamp)>,
     pub(super) flags: BTreeMap<(u8, Name), (Flag, bool)>,
     pub(super) edge: Edge,
+    pub(super) secrets: Secrets,
     retention: Retention,
     /// What is told once the lock is let go.
     pub(super) notices: Vec<Notice>,
@@ -77,6 +79,7 @@ impl Tables {
             prints: HashMap::new(),
             flags: BTreeMap::new(),
             edge: Edge::default(),
+            secrets: Secrets::default(),
             retention: Retention::default(),
             notices: Vec::new(),
             ready: false,
@@ -413,6 +416,7 @@ impl Tables {
         let before = self.prints.len();
         self.prints.retain(|_, (_, at)| within(*at, now, retention.dedup));
         swept.dedup = (before - self.prints.len()) as u64;
+        self.secrets.sweep(now);
         swept
     }
 }

@@ -21,6 +21,7 @@ mod read;
 mod retention;
 mod rows;
 mod schema;
+mod secrets;
 mod session;
 mod space;
 mod store;

@@ -10,7 +10,7 @@ use super::book::time;
 use super::errors::Fail;
 use super::read::runs_of;
 use super::writer::Tx;
-use super::{decisions, dedup};
+use super::{decisions, dedup, secrets};
 
 /// Events looked at in one call: some tens of milliseconds of the writer's time.
 const EVENTS_A_CALL: usize = 500;
@@ -35,6 +35,7 @@ pub(super) fn sweep(tx: &mut Tx<'_, '_>, (retention, now): &(Retention, Timestam
     sweep_accepted(tx, now.minus(retention.events), &mut progress, &mut swept)?;
     sweep_unwanted(tx, now.minus(retention.ignored), &mut progress, &mut swept)?;
     sweep_decisions(tx, retention, now.minus(retention.decisions), &mut swept)?;
+    secrets::sweep(tx.conn, *now)?;
     let round = dedup::sweep(tx.conn, &mut progress.prints, *now, retention.dedup, PRINTS_A_CALL)?;
     swept.dedup = round.gone;
     swept.more |= round.more;

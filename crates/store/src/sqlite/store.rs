@@ -13,13 +13,14 @@ use doorbell_core::ports::{
     QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
 };
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
+use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, Sealed, SecretName};
 use doorbell_core::{EventId, Name, RunId, StoreTag, Timestamp};
 use tokio::sync::{Notify, broadcast};
 
 use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
-use super::{SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, read, retention};
+use super::{SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, read, retention, secrets};
 
 #[async_trait]
 impl Store for SqliteStore {
@@ -184,6 +185,26 @@ impl Store for SqliteStore {
 
     async fn key_used(&self, id: KeyId, at: Timestamp) -> Result<(), StoreError> {
         self.write((id, at), edge::key_used).await
+    }
+
+    async fn put_secret(&self, secret: NewSecret, earlier: Earlier) -> Result<(), StoreError> {
+        self.write((secret, earlier), secrets::put).await
+    }
+
+    async fn secret(&self, name: SecretName) -> Result<Vec<KeptSecret>, StoreError> {
+        self.readers.read(move |view| secrets::of_name(view, &name)).await
+    }
+
+    async fn secrets(&self) -> Result<Vec<KeptSecret>, StoreError> {
+        self.readers.read(secrets::all).await
+    }
+
+    async fn reseal_secret(&self, id: u64, sealed: Sealed) -> Result<(), StoreError> {
+        self.write((id, sealed), secrets::reseal).await
+    }
+
+    async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {
+        self.write(name, secrets::remove).await
     }
 }
 
