@@ -18,7 +18,7 @@ use crate::front::Front;
 use crate::{peer, reply, wait};
 
 /// What a sender is asked to wait while we stop: another process is up by then.
-const STOPPING: Duration = Duration::from_secs(5);
+pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 
 /// A request on its way to the door.
 pub(crate) struct Arrived {
@@ -101,21 +101,48 @@ pub(crate) async fn ask(
             }
         },
     };
+    stays(admit(front, source, webhook, &head, &whole.bytes, remote, verifier).await)
+}
+
+/// As [`ask`], for a contract that has read the body to know which check the request needs.
+pub(crate) async fn ask_read(
+    front: &Front,
+    source: &Arc<Source>,
+    head: &http::request::Parts,
+    body: &bytes::Bytes,
+    remote: IpAddr,
+    verifier: Option<&provider::Verifier>,
+) -> Answer {
+    match source.webhook() {
+        Some(webhook) => admit(front, source, webhook, head, body, Some(remote), verifier).await,
+        None => {
+            let no = No::NotFound;
+            let why = "this source takes no webhooks";
+            Answer::Refused(ingest::refuse_early(&front.house, Some(&source.name), Some(remote), no, why).await)
+        }
+    }
+}
+
+async fn admit(
+    front: &Front,
+    source: &Arc<Source>,
+    webhook: &Webhook,
+    head: &http::request::Parts,
+    body: &bytes::Bytes,
+    remote: Option<IpAddr>,
+    verifier: Option<&provider::Verifier>,
+) -> Answer {
     let query = head.uri.query().unwrap_or_default();
     let url = public_url(webhook, query);
-    let ring = Ring {
-        request: provider::Request {
-            method: &head.method,
-            url: url.as_deref(),
-            path: head.uri.path(),
-            query,
-            headers: &head.headers,
-            body: &whole.bytes,
-        },
-        remote,
-        verifier,
+    let request = provider::Request {
+        method: &head.method,
+        url: url.as_deref(),
+        path: head.uri.path(),
+        query,
+        headers: &head.headers,
+        body,
     };
-    stays(ingest::admit(&front.house, source, ring).await)
+    ingest::admit(&front.house, source, Ring { request, remote, verifier }).await
 }
 
 /// A sender's question by `GET`, `HEAD` or `OPTIONS`: whether this address is ours. Such a request carries no event, and its

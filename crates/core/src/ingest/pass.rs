@@ -17,6 +17,8 @@ pub struct Passed {
     pub checks: Vec<Check>,
     /// How many runs it says it comes from.
     pub hops: u32,
+    /// Which of the verifier's secrets it was, from 0.
+    pub secret: Option<usize>,
 }
 
 /// Checks one request in the order of rule 3, and records a no.
@@ -26,23 +28,29 @@ pub struct Passed {
 pub async fn let_by(house: &House, source: &Source, ring: Ring<'_>) -> Result<Passed, Refused> {
     let mut checks = Vec::with_capacity(4);
     match check(house, source, ring, &mut checks).await {
-        Ok(hops) => Ok(Passed { checks, hops }),
+        Ok((hops, secret)) => Ok(Passed { checks, hops, secret }),
         Err(no) => Err(refuse(house, Some(&source.name), ring.remote, *no, checks).await),
     }
 }
 
-async fn check(house: &House, source: &Source, ring: Ring<'_>, checks: &mut Vec<Check>) -> Result<u32, Box<Early>> {
+async fn check(
+    house: &House,
+    source: &Source,
+    ring: Ring<'_>,
+    checks: &mut Vec<Check>,
+) -> Result<(u32, Option<usize>), Box<Early>> {
     let Some(webhook) = source.webhook() else {
         return Err(Early::new(No::NotFound, "not_a_webhook", "this source takes no webhooks"));
     };
     check_open(house, source)?;
     check_address(webhook, ring.remote, checks)?;
-    if let Err(no) = sender::check(webhook, ring, house, checks).await {
-        return Err(limit_failure(webhook, ring.remote, house, checks, no));
-    }
+    let verified = match sender::check(webhook, ring, house, checks).await {
+        Ok(verified) => verified,
+        Err(no) => return Err(limit_failure(webhook, ring.remote, house, checks, no)),
+    };
     let hops = check_hops(source, ring.request.headers, checks)?;
     check_rate(webhook, ring.remote, house, checks)?;
-    Ok(hops)
+    Ok((hops, verified.secret_index()))
 }
 
 /// Refuses a request that carries no proof that could be checked, with a code and a reason of the contract's own. Failures
