@@ -378,6 +378,13 @@ words! {
         /// Not at all.
         None = "none",
     }
+    /// Who is let by without a proof, where a contract's document needs none.
+    ContractAuth {
+        /// Everybody.
+        None = "none",
+        /// Whoever asks on this machine.
+        Loopback = "loopback",
+    }
     /// How events come in.
     SourceKind {
         /// Over our HTTP ingress.
