@@ -68,7 +68,10 @@ form_json = "payload"
 /// The preset of a trigger with `auth = "contract"` that an agent of this contract rings.
 pub(super) fn queued(cx: &Cx<'_>) -> Option<Arc<Preset>> {
     let parsed = Preset::parse(QUEUED, "contract.toml");
-    parsed.map_err(|faults| faults.iter().for_each(|f| cx.report.error(0, "contracts", &f.message, ""))).ok().map(Arc::new)
+    parsed
+        .map_err(|faults| faults.iter().for_each(|f| cx.report.error(0, "contracts", &f.message, "")))
+        .ok()
+        .map(Arc::new)
 }
 
 /// Whether an agent of this contract rings the trigger.

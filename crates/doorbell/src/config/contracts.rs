@@ -17,9 +17,9 @@ use super::Cx;
 use super::agentex;
 use super::agents::unknown;
 use super::fault::suggest;
+use super::secrets::Secrets;
 use super::section::At;
 use super::server::ServerSettings;
-use super::secrets::Secrets;
 use super::values::ContractAuth;
 use super::written::{ContractTable, Named, ServeTable, Written};
 

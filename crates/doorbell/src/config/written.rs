@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
-    AllowedSource, Auth, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord, SecretAt, Several,
-    Size, SourceKind, WhenFullWord,
+    AllowedSource, Auth, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord,
+    SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.

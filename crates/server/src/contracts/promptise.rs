@@ -1,7 +1,6 @@
 //! Promptise Foundry, `WebhookTrigger`: `POST <path>` and `GET /health`, in its order of checks and with its answers; and the
 //! fields of its `status()` over HTTP, which it has in Python only.
 
-
 use doorbell_core::house::House;
 use doorbell_core::ingest::{self, Answer, No, Refused, Taken};
 use doorbell_core::lists::{EventQuery, PageFrom, PageRequest, QueueStats, RunQuery};

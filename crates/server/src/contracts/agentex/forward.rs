@@ -6,8 +6,8 @@ use std::sync::Arc;
 use doorbell_core::forward::{self, Checked};
 use doorbell_core::ingest::{self, Answer, No, Passed, Refused, Ring, Taken};
 use doorbell_core::ports::{FetchError, FetchLimits, Pieces, Reach};
-use doorbell_core::source::Source;
 use doorbell_core::provider;
+use doorbell_core::source::Source;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tokio::sync::OwnedSemaphorePermit;
@@ -23,13 +23,7 @@ use crate::webhook::{self, Arrived, STOPPING};
 /// When to come again while all places of an agent are taken.
 const FULL: std::time::Duration = std::time::Duration::from_secs(2);
 
-pub(super) async fn answer(
-    front: &Front,
-    own: &Agentex,
-    name: &str,
-    path: &str,
-    arrived: Arrived,
-) -> Response<Body> {
+pub(super) async fn answer(front: &Front, own: &Agentex, name: &str, path: &str, arrived: Arrived) -> Response<Body> {
     let (remote, method) = (arrived.remote, &arrived.head.method);
     if !matches!(*method, Method::GET | Method::POST) {
         let reason = format!("a {method} came to be forwarded; GET and POST are");
@@ -175,7 +169,10 @@ async fn pass(
     let Ok(place) = Arc::clone(&to.places).try_acquire_owned() else {
         let reason = format!("agent `{}` has as many requests as `max_concurrent` allows", agent.name);
         refused(front, Some(&source.name), remote, No::Full(FULL), reason).await;
-        return with_wait(say::detail(status(No::Full(FULL)), "too many requests at once; send it again later"), No::Full(FULL));
+        return with_wait(
+            say::detail(status(No::Full(FULL)), "too many requests at once; send it again later"),
+            No::Full(FULL),
+        );
     };
     let key = secret.and_then(|at| gate.keys.get(at)).map_or_else(String::new, |id| format!(" {id}"));
     let by = format!("{}{key}", gate.kind.as_str());

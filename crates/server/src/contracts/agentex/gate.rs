@@ -90,7 +90,8 @@ pub(super) async fn gate(front: &Front, agent: &Name, headers: &HeaderMap, body:
         let offered = one(headers, "x-agent-api-key");
         return external(front, agent, offered, "x-agent-api-key", "").await;
     }
-    if let Some((scheme, offered)) = one(headers, header::AUTHORIZATION.as_str()).and_then(|value| value.split_once(' '))
+    if let Some((scheme, offered)) =
+        one(headers, header::AUTHORIZATION.as_str()).and_then(|value| value.split_once(' '))
         && scheme.eq_ignore_ascii_case("agentkey")
         && !offered.trim().is_empty()
     {
@@ -177,7 +178,8 @@ async fn github(front: &Front, agent: &Name, headers: &HeaderMap, body: &Bytes) 
         &["installation", "account", "login"],
         &["sponsorship", "sponsorable", "login"],
     ];
-    let view = view(headers, body, PATHS).ok_or_else(|| unreadable("Failed to parse GitHub webhook payload as JSON."))?;
+    let view =
+        view(headers, body, PATHS).ok_or_else(|| unreadable("Failed to parse GitHub webhook payload as JSON."))?;
     let names = github_names(&view)?;
     signed(front, agent, KeyType::Github, "github", |entry| names.contains(&entry.name), names.join("`, `"), None).await
 }
@@ -245,7 +247,8 @@ fn check_time(headers: &HeaderMap, now: Timestamp) -> Result<(), Turned> {
 /// What stands at these places of a JSON body, or of the JSON or the fields of a form; none if it cannot be read.
 fn view(headers: &HeaderMap, body: &Bytes, paths: &[&[&str]]) -> Option<Value> {
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    let is_form = content_type.is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
+    let is_form = content_type
+        .is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded"));
     let kind = if is_form { PayloadKind::Form } else { PayloadKind::Json };
     let rule = payload::PayloadRule { kind, form_json: Some("payload".to_owned()) };
     let mut wanted = Paths::default();

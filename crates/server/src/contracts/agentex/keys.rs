@@ -82,13 +82,7 @@ fn decoded(text: &str) -> String {
 }
 
 /// Answers one request.
-pub(super) async fn answer(
-    front: &Front,
-    own: &Agentex,
-    ask: Ask,
-    socket: IpAddr,
-    arrived: Arrived,
-) -> Response<Body> {
+pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAddr, arrived: Arrived) -> Response<Body> {
     let Arrived { head, body, .. } = arrived;
     let want = match (&ask, head.method.as_str()) {
         (Ask::Keys, "GET" | "POST") | (Ask::Trigger, "POST" | "GET" | "DELETE") => head.method.clone(),
@@ -272,7 +266,9 @@ async fn delete(front: &Front, entry: &Entry, said: &str) -> Told {
 fn kind(word: Option<&str>) -> Result<KeyType, Box<Response<Body>>> {
     match word {
         None => Ok(KeyType::External),
-        Some("internal") => invalid("`internal` keys are not made here: the agent is given `secret` in the configuration"),
+        Some("internal") => {
+            invalid("`internal` keys are not made here: the agent is given `secret` in the configuration")
+        }
         Some(word) => match word.parse() {
             Ok(kind) => Ok(kind),
             Err(()) => invalid("`api_key_type` is external, github or slack"),

@@ -125,13 +125,7 @@ pub(super) fn read(path: &str) -> Option<Ask> {
 }
 
 /// Answers one request.
-pub(super) async fn answer(
-    front: &Front,
-    own: &Agentex,
-    ask: Ask,
-    socket: IpAddr,
-    arrived: Arrived,
-) -> Response<Body> {
+pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAddr, arrived: Arrived) -> Response<Body> {
     match ask {
         Ask::Forward(agent, path) => forward::answer(front, own, &agent, &path, arrived).await,
         Ask::Keys(ask) => keys::answer(front, own, ask, socket, arrived).await,
