@@ -116,7 +116,7 @@ pub(super) fn agentex(named: &Named<ContractTable>, listen: Option<SocketAddr>, 
     let mut made = BTreeMap::new();
     for (name, table) in written {
         let at = At { value: name.clone(), offset: table.offset };
-        let Some(name) = agents::name(&at, "agent", cx) else { continue };
+        let Some(name) = agents::name(&at, &format!("{key}.agent"), cx) else { continue };
         if let Some(agent) = agent(&name, table, around) {
             made.insert(name, Arc::new(agent));
         }
@@ -189,12 +189,9 @@ fn forward(url: &At<String>, at: &At<AcpAgentTable>, key: &str, around: &Around<
     }
     let places = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx).unwrap_or(MAX_CONCURRENT);
     let places = usize::try_from(places).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
-    Some(Forward {
-        acp_url: acp_url(url, &format!("{key}.acp_url"), cx)?,
-        secrets,
-        time_limit: timeout(&table.timeout, &format!("{key}.timeout"), cx).unwrap_or(TIME_LIMIT),
-        places: Arc::new(Semaphore::new(places)),
-    })
+    let time_limit = timeout(&table.timeout, &format!("{key}.timeout"), cx).unwrap_or(TIME_LIMIT);
+    let acp_url = acp_url(url, &format!("{key}.acp_url"), cx)?;
+    Some(Forward { acp_url, secrets, time_limit, places: Arc::new(Semaphore::new(places)) })
 }
 
 /// The value is not repeated in the faults: it may hold a secret.

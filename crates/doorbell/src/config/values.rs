@@ -373,7 +373,7 @@ words! {
         Basic = "basic",
         /// A token in a header.
         ApiKey = "api-key",
-        /// As the wire contract says that rings the trigger; the secret is made there (`almyty`).
+        /// As the wire contract says that rings the trigger; the secret is made there (`almyty`, `agentex`).
         Contract = "contract",
         /// Not at all.
         None = "none",

@@ -174,8 +174,11 @@ async fn pass(
             No::Full(FULL),
         );
     };
-    let key = secret.and_then(|at| gate.keys.get(at)).map_or_else(String::new, |id| format!(" {id}"));
-    let by = format!("{}{key}", gate.kind.as_str());
+    let key = secret.and_then(|at| gate.keys.get(at));
+    if let Some(key) = key {
+        front.uses.note(front, key, front.house.clock.now());
+    }
+    let by = format!("{}{}", gate.kind.as_str(), key.map_or_else(String::new, |key| format!(" {}", key.id)));
     let mut headers = forward::onward(&read.head.headers, Some(remote), hops);
     let (method, body) = (&read.head.method, &read.whole.bytes);
     let checked = Checked { method, target: &target, body, agent: agent.name.as_str(), by: &by };
@@ -267,6 +270,9 @@ async fn queue(front: &Front, agent: &AcpAgent, source: &Arc<Source>, arrived: A
     let verifier = gate.as_ref().map(|g| &g.verifier);
     match webhook::ask_read(front, source, &read.head, &read.whole.bytes, read.remote, verifier).await {
         Answer::Taken(taken) => {
+            if let Some([key]) = gate.as_ref().map(|g| g.keys.as_slice()) {
+                front.uses.note(front, key, front.house.clock.now());
+            }
             let entry = reply::Entry::of_all(&taken);
             let is_run = taken.iter().any(|t| !matches!(t, Taken::Ignored { .. }));
             reply::json(if is_run { StatusCode::ACCEPTED } else { StatusCode::OK }, &entry)

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use doorbell_core::Timestamp;
 use doorbell_core::ingest::No;
-use doorbell_core::keys::KeyId;
+use doorbell_core::keys::Key;
 use doorbell_core::payload::{self, Paths, PayloadKind};
 use doorbell_core::ports::StoreError;
 use doorbell_core::provider::{self, Preset, Verifier, VerifyOptions};
@@ -32,7 +32,7 @@ pub(super) struct Gate {
     pub(super) verifier: Verifier,
     pub(super) kind: KeyType,
     /// The keys, in the order of the verifier's secrets.
-    pub(super) keys: Vec<KeyId>,
+    pub(super) keys: Vec<Key>,
     /// Slack asks whether this address is ours: to be answered after the check.
     pub(super) challenge: Option<String>,
 }
@@ -140,10 +140,9 @@ async fn external(
         let reason = format!("agent `{agent}` has no external key with this value");
         return Err(unverified(kind, agent, "credential_mismatch", reason));
     };
-    front.uses.note(front, &key, now);
     // Only a hash is kept, and what was offered makes it: so the door can make its own check of it again.
     let preset = preset("api-key", &[("header", header), ("prefix", prefix)]);
-    made(preset, vec![Secret::new(offered)], kind, vec![key.id], None)
+    made(preset, vec![Secret::new(offered)], kind, vec![key], None)
 }
 
 fn preset(id: &str, settings: &[(&str, &str)]) -> Option<Preset> {
@@ -154,7 +153,7 @@ fn made(
     preset: Option<Preset>,
     secrets: Vec<Secret>,
     kind: KeyType,
-    keys: Vec<KeyId>,
+    keys: Vec<Key>,
     challenge: Option<String>,
 ) -> Result<Gate, Turned> {
     let verifier = preset.and_then(|p| Verifier::new(Arc::new(p), &secrets, VerifyOptions::default()).ok());
@@ -270,7 +269,7 @@ async fn signed(
     for entry in book::of(front, agent).await?.into_iter().filter(|e| e.kind == kind && fits(e)) {
         for secret in book::secrets(front, &entry).await? {
             secrets.push(secret);
-            keys.push(entry.key.id.clone());
+            keys.push(entry.key.clone());
         }
     }
     if secrets.is_empty() {
