@@ -101,39 +101,25 @@ pub(crate) async fn ask(
             }
         },
     };
-    stays(admit(front, source, webhook, &head, &whole.bytes, remote, verifier).await)
+    let read = Read { head: &head, body: &whole.bytes, remote, verifier };
+    stays(ask_read(front, source, read).await)
+}
+
+/// A request whose body was read.
+pub(crate) struct Read<'r> {
+    pub(crate) head: &'r http::request::Parts,
+    pub(crate) body: &'r bytes::Bytes,
+    /// The real peer.
+    pub(crate) remote: Option<IpAddr>,
+    /// Stands in for the source's own.
+    pub(crate) verifier: Option<&'r provider::Verifier>,
 }
 
 /// As [`ask`], for a contract that has read the body to know which check the request needs.
-pub(crate) async fn ask_read(
-    front: &Front,
-    source: &Arc<Source>,
-    head: &http::request::Parts,
-    body: &bytes::Bytes,
-    remote: IpAddr,
-    verifier: Option<&provider::Verifier>,
-) -> Answer {
-    match source.webhook() {
-        Some(webhook) => admit(front, source, webhook, head, body, Some(remote), verifier).await,
-        None => {
-            let no = No::NotFound;
-            let why = "this source takes no webhooks";
-            Answer::Refused(ingest::refuse_early(&front.house, Some(&source.name), Some(remote), no, why).await)
-        }
-    }
-}
-
-async fn admit(
-    front: &Front,
-    source: &Arc<Source>,
-    webhook: &Webhook,
-    head: &http::request::Parts,
-    body: &bytes::Bytes,
-    remote: Option<IpAddr>,
-    verifier: Option<&provider::Verifier>,
-) -> Answer {
+pub(crate) async fn ask_read(front: &Front, source: &Arc<Source>, read: Read<'_>) -> Answer {
+    let Read { head, body, remote, verifier } = read;
     let query = head.uri.query().unwrap_or_default();
-    let url = public_url(webhook, query);
+    let url = source.webhook().and_then(|webhook| public_url(webhook, query));
     let request = provider::Request {
         method: &head.method,
         url: url.as_deref(),

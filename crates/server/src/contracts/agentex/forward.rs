@@ -59,8 +59,25 @@ struct Read {
     remote: std::net::IpAddr,
 }
 
+/// Whether a body may come in a content coding.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    /// It is passed on as it came.
+    Any,
+    /// Somebody has to read it.
+    None,
+}
+
+impl Coding {
+    /// What is passed on by a key nobody reads here; what is signed is read for the key's name.
+    fn of_forward(headers: &HeaderMap) -> Self {
+        let is_signed = headers.contains_key("x-hub-signature-256") || headers.contains_key("x-slack-signature");
+        if is_signed { Self::None } else { Self::Any }
+    }
+}
+
 /// Reads the body within its cap; a stranger's is not read at all.
-async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived) -> Result<Read, Response<Body>> {
+async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived, coding: Coding) -> Result<Read, Response<Body>> {
     let Arrived { head, body, remote } = arrived;
     let ends = |mut response: Response<Body>| {
         webhook::end_connection(&mut response);
@@ -77,10 +94,9 @@ async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived) -> Result<R
     }
     let limit = source.webhook().map_or(0, |w| w.max_body);
     let rule = body::Rule { limit, timeouts: &front.options.timeouts, budget: &front.budget };
-    // What is passed on unread may be coded in any way; what has to be read for its signature may not.
-    let is_signed = head.headers.contains_key("x-hub-signature-256") || head.headers.contains_key("x-slack-signature");
-    let (none, headers) = (HeaderMap::new(), &head.headers);
-    match body::read(if is_signed { headers } else { &none }, body, rule).await {
+    let unsaid = HeaderMap::new();
+    let headers = if coding == Coding::Any { &unsaid } else { &head.headers };
+    match body::read(headers, body, rule).await {
         Ok(whole) => Ok(Read { head, whole, remote }),
         Err(error) => {
             refused(front, Some(&source.name), remote, error.no(), error.to_string()).await;
@@ -150,7 +166,8 @@ async fn pass(
             return say::detail(StatusCode::BAD_REQUEST, "This path cannot be forwarded.");
         }
     };
-    let read = match read(front, source, arrived).await {
+    let coding = Coding::of_forward(&arrived.head.headers);
+    let read = match read(front, source, arrived, coding).await {
         Ok(read) => read,
         Err(response) => return response,
     };
@@ -246,7 +263,7 @@ async fn queue(front: &Front, agent: &AcpAgent, source: &Arc<Source>, arrived: A
         return say::method("POST");
     }
     let is_ours = source.webhook().is_some_and(|w| w.preset.id == super::super::CONTRACT);
-    let read = match read(front, source, arrived).await {
+    let read = match read(front, source, arrived, Coding::None).await {
         Ok(read) => read,
         Err(response) => return response,
     };
@@ -268,7 +285,8 @@ async fn queue(front: &Front, agent: &AcpAgent, source: &Arc<Source>, arrived: A
         };
     }
     let verifier = gate.as_ref().map(|g| &g.verifier);
-    match webhook::ask_read(front, source, &read.head, &read.whole.bytes, read.remote, verifier).await {
+    let asked = webhook::Read { head: &read.head, body: &read.whole.bytes, remote: Some(read.remote), verifier };
+    match webhook::ask_read(front, source, asked).await {
         Answer::Taken(taken) => {
             if let Some([key]) = gate.as_ref().map(|g| g.keys.as_slice()) {
                 front.uses.note(front, key, front.house.clock.now());

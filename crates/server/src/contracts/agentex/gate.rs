@@ -90,12 +90,8 @@ pub(super) async fn gate(front: &Front, agent: &Name, headers: &HeaderMap, body:
         let offered = one(headers, "x-agent-api-key");
         return external(front, agent, offered, "x-agent-api-key", "").await;
     }
-    if let Some((scheme, offered)) =
-        one(headers, header::AUTHORIZATION.as_str()).and_then(|value| value.split_once(' '))
-        && scheme.eq_ignore_ascii_case("agentkey")
-        && !offered.trim().is_empty()
-    {
-        return external(front, agent, Some(offered), "authorization", &format!("{scheme} ")).await;
+    if let Some((prefix, offered)) = one(headers, header::AUTHORIZATION.as_str()).and_then(agent_key) {
+        return external(front, agent, Some(offered), "authorization", prefix).await;
     }
     if headers.contains_key("x-hub-signature-256") {
         return github(front, agent, headers, body).await;
@@ -110,6 +106,15 @@ pub(super) async fn gate(front: &Front, agent: &Name, headers: &HeaderMap, body:
         code: "credential_missing",
         reason: "the request carries no key and no signature that a forward is checked with".into(),
     })
+}
+
+/// What stands before a credential of the scheme `AgentKey`, and the credential; the scheme's letters may be of any case, and
+/// several spaces may follow it (RFC 9110, section 11.4).
+fn agent_key(value: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = value.split_once(' ')?;
+    let offered = rest.trim_start_matches(' ');
+    let is_one = scheme.eq_ignore_ascii_case("agentkey") && !offered.is_empty();
+    is_one.then(|| value.split_at(value.len() - offered.len()))
 }
 
 /// The one value of a header.
@@ -179,8 +184,8 @@ async fn github(front: &Front, agent: &Name, headers: &HeaderMap, body: &Bytes) 
     ];
     let view =
         view(headers, body, PATHS).ok_or_else(|| unreadable("Failed to parse GitHub webhook payload as JSON."))?;
-    let names = github_names(&view)?;
-    signed(front, agent, KeyType::Github, "github", |entry| names.contains(&entry.name), names.join("`, `"), None).await
+    let names = Some(github_names(&view)?);
+    signed(front, agent, Signer { kind: KeyType::Github, names, challenge: None }).await
 }
 
 /// What the key may be called: the repository; its organisation, where that is the repository's owner; and where there is no
@@ -213,10 +218,10 @@ async fn slack(front: &Front, agent: &Name, headers: &HeaderMap, body: &Bytes) -
         let challenge = text("challenge").filter(|c| c.len() <= CHALLENGE_MAX);
         let challenge = challenge.ok_or_else(|| unreadable("Invalid Slack verification request."))?;
         // It names no app: any of the agent's apps may ask.
-        return signed(front, agent, KeyType::Slack, "slack", |_| true, "*".into(), Some(challenge)).await;
+        return signed(front, agent, Signer { kind: KeyType::Slack, names: None, challenge: Some(challenge) }).await;
     }
     let app = text("api_app_id").ok_or_else(|| unreadable("Slack webhook payload missing API app ID."))?;
-    signed(front, agent, KeyType::Slack, "slack", |entry| entry.name == app, app.clone(), None).await
+    signed(front, agent, Signer { kind: KeyType::Slack, names: Some(vec![app]), challenge: None }).await
 }
 
 fn check_time(headers: &HeaderMap, now: Timestamp) -> Result<(), Turned> {
@@ -256,29 +261,32 @@ fn view(headers: &HeaderMap, body: &Bytes, paths: &[&[&str]]) -> Option<Value> {
     view.is_object().then_some(view)
 }
 
-async fn signed(
-    front: &Front,
-    agent: &Name,
+/// Whose signature a request has to carry.
+struct Signer {
     kind: KeyType,
-    provider: &str,
-    fits: impl Fn(&Entry) -> bool,
-    name: String,
+    /// What the key may be called; none: any key of the kind.
+    names: Option<Vec<String>>,
     challenge: Option<String>,
-) -> Result<Gate, Turned> {
+}
+
+async fn signed(front: &Front, agent: &Name, signer: Signer) -> Result<Gate, Turned> {
+    let Signer { kind, names, challenge } = signer;
+    let fits = |e: &Entry| e.kind == kind && names.as_ref().is_none_or(|names| names.contains(&e.name));
     let (mut secrets, mut keys) = (Vec::new(), Vec::new());
-    for entry in book::of(front, agent).await?.into_iter().filter(|e| e.kind == kind && fits(e)) {
+    for entry in book::of(front, agent).await?.into_iter().filter(fits) {
         for secret in book::secrets(front, &entry).await? {
             secrets.push(secret);
             keys.push(entry.key.clone());
         }
     }
     if secrets.is_empty() {
-        let word = kind.as_str();
-        let name: String = name.chars().take(200).flat_map(char::escape_default).collect();
-        let reason = format!("agent `{agent}` has no {word} key named `{name}`");
+        let names = names.map_or_else(|| "of any name".to_owned(), |names| format!("named `{}`", names.join("` or `")));
+        let names: String = names.chars().take(200).flat_map(char::escape_default).collect();
+        let reason = format!("agent `{agent}` has no {} key {names}", kind.as_str());
         return Err(unverified(kind, agent, "no_key", reason));
     }
-    made(provider::get(provider).map(|p| (**p).clone()), secrets, kind, keys, challenge)
+    // The presets are called as the kinds are.
+    made(provider::get(kind.as_str()).map(|p| (**p).clone()), secrets, kind, keys, challenge)
 }
 
 #[cfg(test)]

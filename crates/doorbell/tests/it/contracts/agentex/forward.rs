@@ -76,7 +76,7 @@ async fn a_request_is_let_by_with_the_first_proof_that_it_carries() {
         row("an external key", keyed("X-Agent-API-Key", &external), 200, success()),
         row("by GET", get("reviewer", "code_changes", &external), 200, success()),
         row("as AgentKey", keyed("Authorization", &format!("AgentKey {external}")), 200, success()),
-        row("in other letters", keyed("Authorization", &format!("agentkey {external}")), 200, success()),
+        row("in other letters", keyed("Authorization", &format!("agentkey   {external}")), 200, success()),
         row(
             "an empty AgentKey",
             keyed("Authorization", "AgentKey "),
@@ -89,7 +89,7 @@ async fn a_request_is_let_by_with_the_first_proof_that_it_carries() {
         row("a secret that signs is no key", keyed("X-Agent-API-Key", "repository-secret"), 401, no_key()),
         row(
             "the key before the signature",
-            format!("{}", hub("repository-secret", REPO).replace("X-GitHub-Event: push", "x-agent-api-key: no")),
+            hub("repository-secret", REPO).replace("X-GitHub-Event: push", "x-agent-api-key: no"),
             401,
             no_key(),
         ),
@@ -502,4 +502,29 @@ async fn an_agent_with_a_trigger_gets_durable_runs_and_no_copy() {
     let types: Vec<&str> = calls.iter().map(|c| c["event"]["type"].as_str().unwrap_or("-")).collect();
     assert!(types.contains(&"push") && types.contains(&"app_mention"), "{types:?}");
     assert!(!Value::from(calls).to_string().contains("\"old\""), "Slack's old token is taken out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_listener_of_its_own_nothing_else_answers() {
+    let own = crate::world::free_addr();
+    let world = World::start(&format!("listen = \"{own}\"\nauth = \"loopback\"")).await;
+    let base = format!("http://{own}");
+    let rows = [
+        row("keys", "GET /agent_api_keys?agent_name=reviewer", 200, json!([])),
+        row(
+            "forwards",
+            "GET /agents/forward/name/reviewer/x",
+            403,
+            detail("Missing authentication for forward request."),
+        ),
+    ];
+    check(&world.door, &base, &rows).await;
+    for path in ["/health", "/api/v1/stats", "/hooks/queued", "/agents/forward/name", "/agents/reviewer", "/"] {
+        let said = send(&world.door.http, &base, &format!("GET {path}\nAuthorization: Bearer {TOKEN}")).await;
+        assert_eq!(said.status, 404, "{path}");
+    }
+    for path in ["/agent_api_keys?agent_name=reviewer", "/agents/forward/name/reviewer/x"] {
+        let said = world.send(&format!("GET {path}\nx-api-key: {TOKEN}")).await;
+        assert!(said.status == 404 && said.json()["detail"].is_null(), "only there: {} {}", said.status, said.text);
+    }
 }
