@@ -205,7 +205,8 @@ async fn pass(
     let limits = FetchLimits { time_limit: to.time_limit, max_body: usize::MAX, reach: Reach::Any };
     let (fetch, house, source) = (Arc::clone(&own.fetch), Arc::clone(&front.house), Arc::clone(source));
     let (what, clock) = (format!("{} {}", read.head.method, shown(path)), front.house.clock.clone());
-    // In a task of its own: a sender that hangs up must not leave a forward without its record.
+    // In a task of its own: a sender that resets its HTTP/2 stream, or a hard stop of the connection, drops this future, and
+    // must not leave a forward without its record.
     let exchange = tokio::spawn(async move {
         let _held = read;
         let began = clock.uptime();

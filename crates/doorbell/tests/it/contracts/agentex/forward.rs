@@ -434,6 +434,7 @@ async fn a_sender_that_hangs_up_leaves_its_record() {
         format!("GET /agents/forward/name/slow/slow HTTP/1.1\r\nhost: door\r\nx-agent-api-key: {key}\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();
     eventually("it to reach the agent", || async { (!world.agent.seen().is_empty()).then_some(()) }).await;
+    socket.set_zero_linger().unwrap();
     drop(socket);
     eventually("its record", || async {
         let all = world.door.all("/decisions?source=slow&kind=forwarded").await;

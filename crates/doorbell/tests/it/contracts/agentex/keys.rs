@@ -327,6 +327,13 @@ async fn keys_are_for_whoever_may_and_for_no_web_page() {
         row("the owner makes", post(&format!("x-api-key: {TOKEN}\n")), 200, made("n", "external", "*")),
     ];
     check(door, &base, &rows).await;
+    // A key of the API with the name that one of ours would have is still none.
+    let new = json!({"name": "agentex external mine", "agent": "worker", "scopes": ["read"]});
+    let alike = door.api_post("/keys", new).await.1["key"].as_str().unwrap().to_owned();
+    let call = format!("GET /agents/forward/name/worker/x\nx-agent-api-key: {alike}");
+    assert_eq!(world.send(&call).await.status, 401);
+    let list = format!("GET /agent_api_keys?agent_name=worker\nx-api-key: {TOKEN}");
+    assert_eq!(world.send(&list).await.json(), json!([]));
     // What a key opens elsewhere is what it opened before.
     assert_eq!(world.send(&format!("GET /api/v1/stats\nAuthorization: Bearer {external}")).await.status, 403);
     let open = World::start("auth = \"loopback\"").await;

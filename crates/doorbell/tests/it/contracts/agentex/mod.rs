@@ -50,6 +50,9 @@ rate_limit = "1/h"
 failed_auth_limit = "1/h"
 max_body = "1 kiB"
 
+[contracts.agentex.agents.worker]
+acp_url = "UPSTREAM"
+
 [contracts.agentex.agents.far]
 acp_url = "UPSTREAM"
 allowed_sources = ["192.0.2.1"]
