@@ -48,6 +48,7 @@ const slackHeaders = (content) => ({ "content-type": content, "user-agent": "Sla
 
 const command = {
   token: "gIkuvaNzQIHg97ATvDxqgjtO",
+  api_app_id: "A123ABC456",
   team_id: "T0001",
   channel_id: "C2147483705",
   user_id: "U2147483697",
@@ -59,6 +60,7 @@ const command = {
 
 const interaction = {
   type: "block_actions",
+  api_app_id: "A123ABC456",
   token: "gIkuvaNzQIHg97ATvDxqgjtO",
   trigger_id: "12466734323.1395872398",
   user: { id: "U1", name: "josé" },
@@ -70,6 +72,7 @@ const mention = {
   token: "gIkuvaNzQIHg97ATvDxqgjtO",
   team_id: "T0001",
   type: "event_callback",
+  api_app_id: "A123ABC456",
   event_id: "Ev0PV52K25",
   event_time: 1355517523,
   event: { type: "app_mention", user: "U061F7AUR", channel: "C0LAN2Q65", text: "<@U0LAN0Z89> déjà vu? 🔔", ts: "1515449522.000016" },

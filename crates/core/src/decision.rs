@@ -33,11 +33,13 @@ pub enum Kind {
     Handshake,
     /// A good request that could not be taken: queue full, store unable to write, stopping.
     Unavailable,
+    /// Passed on to an agent's own server at once, and its answer handed back; no event was made.
+    Forwarded,
 }
 
 impl Kind {
     /// Every kind, in the order of their codes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Accepted,
         Self::Duplicate,
         Self::Ignored,
@@ -47,6 +49,7 @@ impl Kind {
         Self::Unreadable,
         Self::Handshake,
         Self::Unavailable,
+        Self::Forwarded,
     ];
 
     /// The word used in the API, in metrics and in the console.
@@ -61,6 +64,7 @@ impl Kind {
             Self::Unreadable => "unreadable",
             Self::Handshake => "handshake",
             Self::Unavailable => "unavailable",
+            Self::Forwarded => "forwarded",
         }
     }
 
@@ -186,6 +190,6 @@ mod tests {
             assert_eq!(Kind::from_code(kind.code()), Some(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
-        assert_eq!(Kind::from_code(9), None);
+        assert_eq!(Kind::from_code(10), None);
     }
 }

@@ -174,6 +174,11 @@ pub fn new_secret(id: &KeyId, clock: &Clock) -> (Secret, KeyHash) {
     (Secret::new(token), hash)
 }
 
+/// The hash of a secret that somebody else has made, where a contract takes over keys that are in use already.
+pub fn given_secret(text: &str) -> KeyHash {
+    KeyHash::of(text)
+}
+
 /// A secret that can be made again from the key's id and the store's own key, for a scheme that signs with it and so needs
 /// it whole (an HMAC): the token, and the hash to be kept. Whoever has neither the store nor the token cannot make it.
 pub fn derived_secret(id: &KeyId, store_key: &[u8; 32]) -> (Secret, KeyHash) {

@@ -14,6 +14,7 @@ pub mod event;
 pub mod excerpt;
 pub mod fence;
 pub mod filter;
+pub mod forward;
 mod guard;
 pub mod house;
 pub mod ids;

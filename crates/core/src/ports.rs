@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::broadcast;
 
 use crate::attempt::{Attempt, Outcome};
@@ -407,7 +408,21 @@ pub trait Fetch: Send + Sync + 'static {
         request: http::Request<Bytes>,
         limits: FetchLimits,
     ) -> Result<http::Response<Bytes>, FetchError>;
+
+    /// Sends a request whose answer is handed on while it comes, byte for byte. The time limit holds to its head, and then
+    /// between two pieces of its body. An implementation that cannot stream hands on the whole in one piece.
+    async fn stream(
+        &self,
+        request: http::Request<Bytes>,
+        limits: FetchLimits,
+    ) -> Result<http::Response<Pieces>, FetchError> {
+        let whole = self.fetch(request, limits).await?;
+        Ok(whole.map(|body| futures::stream::once(async { Ok(body) }).boxed()))
+    }
 }
+
+/// An answer's body as it comes.
+pub type Pieces = BoxStream<'static, Result<Bytes, FetchError>>;
 
 /// What one exchange may cost.
 #[derive(Clone, Copy, Debug)]

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use doorbell_core::ports::{Fetch, FetchError, FetchLimits, Reach};
+use doorbell_core::ports::{Fetch, FetchError, FetchLimits, Pieces, Reach};
+use futures::StreamExt as _;
 use reqwest::Url;
 use url::Host;
 
@@ -60,17 +61,20 @@ impl Client {
         })
     }
 
+    fn pool(&self, reach: Reach) -> &reqwest::Client {
+        match reach {
+            Reach::Public => &self.public,
+            Reach::Any => &self.any,
+        }
+    }
+
     async fn exchange(
         &self,
         request: reqwest::Request,
         limits: FetchLimits,
     ) -> Result<http::Response<Bytes>, FetchError> {
         let host = host_of(request.url());
-        let client = match limits.reach {
-            Reach::Public => &self.public,
-            Reach::Any => &self.any,
-        };
-        let mut response = client.execute(request).await.map_err(|e| failure(&host, &e))?;
+        let mut response = self.pool(limits.reach).execute(request).await.map_err(|e| failure(&host, &e))?;
         let too_large = || FetchError::TooLarge { host: host.clone(), limit: limits.max_body };
         if response.content_length().is_some_and(|n| n > limits.max_body as u64) {
             return Err(too_large());
@@ -104,14 +108,54 @@ impl Fetch for Client {
         request: http::Request<Bytes>,
         limits: FetchLimits,
     ) -> Result<http::Response<Bytes>, FetchError> {
-        let request = reqwest::Request::try_from(request)
-            .map_err(|_| FetchError::Refused("the address is not a URL; correct it".into()))?;
+        let request = readable(request)?;
         admit(request.url(), limits.reach)?;
         let host = host_of(request.url());
         tokio::time::timeout(limits.time_limit, self.exchange(request, limits))
             .await
             .unwrap_or(Err(FetchError::TimedOut { host, limit: limits.time_limit }))
     }
+
+    async fn stream(
+        &self,
+        request: http::Request<Bytes>,
+        limits: FetchLimits,
+    ) -> Result<http::Response<Pieces>, FetchError> {
+        let request = readable(request)?;
+        admit(request.url(), limits.reach)?;
+        let (host, limit) = (host_of(request.url()), limits.time_limit);
+        let late = |host: &str| FetchError::TimedOut { host: host.to_owned(), limit };
+        let sent = tokio::time::timeout(limit, self.pool(limits.reach).execute(request));
+        let mut response = sent.await.map_err(|_| late(&host))?.map_err(|e| failure(&host, &e))?;
+        let (status, version) = (response.status(), response.version());
+        let headers = std::mem::take(response.headers_mut());
+        let pieces =
+            futures::stream::unfold((response, host, limits.max_body), move |(mut from, host, left)| async move {
+                let piece = match tokio::time::timeout(limit, from.chunk()).await {
+                    Err(_) => Err(FetchError::TimedOut { host: host.clone(), limit }),
+                    Ok(Err(error)) => Err(failure(&host, &error)),
+                    Ok(Ok(None)) => return None,
+                    Ok(Ok(Some(piece))) if piece.len() > left => {
+                        Err(FetchError::TooLarge { host: host.clone(), limit: limits.max_body })
+                    }
+                    Ok(Ok(Some(piece))) => Ok(piece),
+                };
+                let left = left.saturating_sub(piece.as_ref().map_or(0, Bytes::len));
+                Some((piece, (from, host, left)))
+            });
+        // Whoever reads on after a fault would wait for a connection that is gone.
+        let pieces = pieces.scan(false, |failed, piece| {
+            let go_on = !std::mem::replace(failed, piece.is_err());
+            std::future::ready(go_on.then_some(piece))
+        });
+        let mut answer = http::Response::new(pieces.boxed());
+        (*answer.status_mut(), *answer.version_mut(), *answer.headers_mut()) = (status, version, headers);
+        Ok(answer)
+    }
+}
+
+fn readable(request: http::Request<Bytes>) -> Result<reqwest::Request, FetchError> {
+    reqwest::Request::try_from(request).map_err(|_| FetchError::Refused("the address is not a URL; correct it".into()))
 }
 
 fn builder() -> reqwest::ClientBuilder {

@@ -58,12 +58,18 @@ pub(crate) async fn require(State(front): State<Arc<Front>>, mut request: Reques
 
 /// Whose token came with the request. A key is looked up each time: one that was removed opens nothing from then on.
 pub(crate) async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
-    if is_admin(front, headers) {
+    match bearer(headers) {
+        Some(token) => holder(front, token).await,
+        None => Ok(None),
+    }
+}
+
+/// Whose token this is, wherever it stood.
+pub(crate) async fn holder(front: &Front, token: &str) -> Result<Option<Caller>, Problem> {
+    if is_admins(front, token) {
         return Ok(Some(Caller::Admin));
     }
-    let Some((token, id)) = bearer(headers).and_then(|token| Some((token, KeyId::of_token(token)?))) else {
-        return Ok(None);
-    };
+    let Some(id) = KeyId::of_token(token) else { return Ok(None) };
     let now = front.house.clock.now();
     let found = front.house.store.key(id).await?.filter(|key| key.admits(token, now));
     Ok(found.map(|key| {
@@ -74,8 +80,12 @@ pub(crate) async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Cal
 
 /// Whether the admin token came with the request. Compared in constant time.
 pub(crate) fn is_admin(front: &Front, headers: &HeaderMap) -> bool {
+    bearer(headers).is_some_and(|offered| is_admins(front, offered))
+}
+
+fn is_admins(front: &Front, offered: &str) -> bool {
     let token = &front.options.admin_token;
-    bearer(headers).is_some_and(|offered| !token.expose().is_empty() && token.matches(offered.as_bytes()))
+    !token.expose().is_empty() && token.matches(offered.as_bytes())
 }
 
 /// The one bearer token of a request.
@@ -95,7 +105,7 @@ pub(crate) struct Uses(Mutex<HashMap<KeyId, Timestamp>>);
 
 impl Uses {
     /// Has it written behind, if it was not lately.
-    fn note(&self, front: &Front, key: &Key, now: Timestamp) {
+    pub(crate) fn note(&self, front: &Front, key: &Key, now: Timestamp) {
         let recent = |at: Timestamp| now.since(at) < COARSE && at <= now;
         let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if key.last_used_at.is_some_and(recent) || written.get(&key.id).copied().is_some_and(recent) {

@@ -21,6 +21,7 @@ use crate::problem::Problem;
 const COUNTERS: &[(&str, &str)] = &[
     ("doorbell_acks_total", "Events answered after their commit, by source and kind of decision"),
     ("doorbell_rejects_total", "Requests that made no event, by source, kind and reason"),
+    ("doorbell_forwards_total", "Requests passed on to agents, by agent (as source) and outcome"),
     ("doorbell_handshakes_total", "Proof-of-endpoint requests answered, by source"),
     ("doorbell_filter_errors_total", "Filters that could not be evaluated, by trigger"),
     ("doorbell_limit_table_full_total", "Requests measured in a shared meter, because too many addresses came at once"),

@@ -54,6 +54,7 @@ impl Server {
 
     /// Puts these wire contracts in the place of those before.
     pub fn set_contracts(&self, contracts: Contracts) {
+        contracts.adopt(&self.front.contracts.load());
         self.front.contracts.store(Arc::new(contracts));
     }
 

@@ -18,7 +18,7 @@ use crate::front::Front;
 use crate::{peer, reply, wait};
 
 /// What a sender is asked to wait while we stop: another process is up by then.
-const STOPPING: Duration = Duration::from_secs(5);
+pub(crate) const STOPPING: Duration = Duration::from_secs(5);
 
 /// A request on its way to the door.
 pub(crate) struct Arrived {
@@ -101,21 +101,34 @@ pub(crate) async fn ask(
             }
         },
     };
+    let read = Read { head: &head, body: &whole.bytes, remote, verifier };
+    stays(ask_read(front, source, read).await)
+}
+
+/// A request whose body was read.
+pub(crate) struct Read<'r> {
+    pub(crate) head: &'r http::request::Parts,
+    pub(crate) body: &'r bytes::Bytes,
+    /// The real peer.
+    pub(crate) remote: Option<IpAddr>,
+    /// Stands in for the source's own.
+    pub(crate) verifier: Option<&'r provider::Verifier>,
+}
+
+/// As [`ask`], for a contract that has read the body to know which check the request needs.
+pub(crate) async fn ask_read(front: &Front, source: &Arc<Source>, read: Read<'_>) -> Answer {
+    let Read { head, body, remote, verifier } = read;
     let query = head.uri.query().unwrap_or_default();
-    let url = public_url(webhook, query);
-    let ring = Ring {
-        request: provider::Request {
-            method: &head.method,
-            url: url.as_deref(),
-            path: path(webhook, &head),
-            query,
-            headers: &head.headers,
-            body: &whole.bytes,
-        },
-        remote,
-        verifier,
+    let url = source.webhook().and_then(|webhook| public_url(webhook, query));
+    let request = provider::Request {
+        method: &head.method,
+        url: url.as_deref(),
+        path: source.webhook().map_or(head.uri.path(), |webhook| path(webhook, head)),
+        query,
+        headers: &head.headers,
+        body,
     };
-    stays(ingest::admit(&front.house, source, ring).await)
+    ingest::admit(&front.house, source, Ring { request, remote, verifier }).await
 }
 
 /// A sender's question by `GET`, `HEAD` or `OPTIONS`: whether this address is ours. Such a request carries no event, and its

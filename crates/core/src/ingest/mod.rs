@@ -10,6 +10,7 @@ mod cloudevents;
 mod dedup;
 mod direct;
 mod pairing;
+mod pass;
 mod read;
 mod route;
 mod sender;
@@ -23,6 +24,7 @@ pub use answer::{Answer, No, Refused, Taken};
 use checks::{check_address, check_hops, check_open, check_rate, limit_failure};
 use dedup::Vouched;
 pub use direct::{DirectError, DirectEvent, admit_direct};
+pub use pass::{Passed, answered, let_by, passed_on, turn_away};
 pub(crate) use route::{run as run_of, title as title_of};
 
 use crate::decision::{Check, Kind, NewDecision};
@@ -293,7 +295,9 @@ fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels
         sender_id: labels.id.clone(),
         actor: labels.actor.clone(),
         time: labels.time,
-        verified_by: verified.is_authenticated().then(|| sender::describe(webhook, verified)),
+        verified_by: verified
+            .is_authenticated()
+            .then(|| sender::describe(ring.verifier.unwrap_or(&webhook.verifier), verified)),
         query: webhook.preset.kept_query(ring.request.query),
         checks: checks.to_vec(),
         ..Facts::default()

@@ -30,7 +30,7 @@ pub(super) async fn check(
     };
     match verdict {
         Ok(verified) => {
-            checks.push(Check::passed("signature").seeing(describe(webhook, &verified)));
+            checks.push(Check::passed("signature").seeing(describe(verifier, &verified)));
             Ok(verified)
         }
         Err(refusal) => {
@@ -88,8 +88,8 @@ pub(super) fn not_ready(why: &NotReady) -> Box<Early> {
 }
 
 /// How the sender was verified, in words: `github hmac-sha256, secret 1`.
-pub(super) fn describe(webhook: &Webhook, verified: &Verified) -> String {
-    let (id, scheme) = (&webhook.preset.id, verified.scheme());
+pub(super) fn describe(verifier: &Verifier, verified: &Verified) -> String {
+    let (id, scheme) = (&verifier.preset().id, verified.scheme());
     match verified.secret_index() {
         Some(index) => format!("{id} {scheme}, secret {}", index + 1),
         None => format!("{id} {scheme}"),

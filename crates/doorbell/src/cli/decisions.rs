@@ -49,7 +49,8 @@ struct ListArgs {
     /// About this source
     #[arg(long, value_name = "NAME")]
     source: Option<Name>,
-    /// Of this kind: accepted, duplicate, ignored, filter_error, limited, rejected, unreadable, handshake, unavailable
+    /// Of this kind: accepted, duplicate, ignored, filter_error, limited, rejected, unreadable, handshake, unavailable,
+    /// forwarded
     #[arg(long)]
     kind: Option<Kind>,
     /// On this event

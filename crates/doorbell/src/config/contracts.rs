@@ -14,15 +14,17 @@ use doorbell_server::Contracts;
 use doorbell_server::contracts::{CONTRACT, Datalayer, Promptise, Reading, Served, Wire, names_a_host};
 
 use super::Cx;
+use super::agentex;
 use super::agents::unknown;
 use super::fault::suggest;
+use super::secrets::Secrets;
 use super::section::At;
 use super::server::ServerSettings;
-use super::values::Auth;
+use super::values::ContractAuth;
 use super::written::{ContractTable, Named, ServeTable, Written};
 
 /// The contracts that there are.
-const KNOWN: &[&str] = &["datalayer", "promptise", "almyty"];
+const KNOWN: &[&str] = &["datalayer", "promptise", "almyty", agentex::NAME];
 /// What their clients may call things: it stands in a path, as it is.
 const ID_BYTES_MAX: usize = 128;
 
@@ -38,6 +40,8 @@ pub(super) struct Dress {
     pub(super) max_concurrent: Option<u32>,
     /// What happens beyond it.
     pub(super) when_full: WhenFull,
+    /// Whether the senders are those that the contract with agents knows.
+    pub(super) is_of_agents: bool,
     /// Requests a minute.
     per_minute: Option<u32>,
 }
@@ -67,6 +71,7 @@ pub(super) fn dress(written: &Written, trigger: &str) -> Dress {
         is_json_or_text: promptise,
         max_concurrent: almyty.then_some(10),
         when_full: if almyty { WhenFull::Reject } else { WhenFull::Hold },
+        is_of_agents: agentex::rings(written, trigger),
         per_minute: almyty.then_some(100),
     }
 }
@@ -80,8 +85,14 @@ struct Serving<'a> {
     cx: &'a Cx<'a>,
 }
 
-pub(super) fn contracts(written: &Written, sources: &[Source], server: &ServerSettings, cx: &Cx<'_>) -> Contracts {
-    let mut served = Vec::new();
+pub(super) fn contracts(
+    written: &Written,
+    sources: &[Source],
+    server: &ServerSettings,
+    secrets: &Secrets<'_>,
+    cx: &Cx<'_>,
+) -> Contracts {
+    let (mut served, mut with_agents) = (Vec::new(), None);
     for named in &written.contracts {
         let contract = named.name.value.as_str();
         let key = format!("contracts.{contract}");
@@ -91,6 +102,12 @@ pub(super) fn contracts(written: &Written, sources: &[Source], server: &ServerSe
             continue;
         }
         let listen = listen(&named.table.listen, &key, server, cx);
+        if contract == agentex::NAME {
+            let around = agentex::Around { sources, server, secrets, cx };
+            with_agents = Some(agentex::agentex(named, listen, &around));
+            continue;
+        }
+        check_not_agents(named, &key, cx);
         let reading = reading(named, &key, cx);
         let entries = named.table.serve.iter().flat_map(|at| &at.value);
         if named.table.serve.as_ref().is_none_or(|at| at.value.is_empty()) {
@@ -109,7 +126,19 @@ pub(super) fn contracts(written: &Written, sources: &[Source], server: &ServerSe
     }
     check_made(&served, sources, written, cx);
     check_twins(&served, sources, written, cx);
-    Contracts::new(served)
+    Contracts::new(served).with_agentex(with_agents)
+}
+
+/// Tells of keys that only the contract with agents takes.
+fn check_not_agents(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) {
+    let given = [
+        ("agents", named.table.agents.as_ref().map(|a| a.offset)),
+        ("account_id", named.table.account_id.as_ref().map(|a| a.offset)),
+    ];
+    for (word, offset) in given.into_iter().filter_map(|(word, at)| Some((word, at?))) {
+        let problem = format!("`{word}` means nothing to the contract `{}`", named.name.value);
+        cx.report.error(offset, key, problem, "Leave it out.");
+    }
 }
 
 /// The address of an own listener; port 0 would leave nobody knowing where it is.
@@ -132,7 +161,7 @@ fn listen(at: &Option<At<String>>, key: &str, server: &ServerSettings, cx: &Cx<'
 fn reading(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) -> Reading {
     match &named.table.auth {
         None => Reading::Token,
-        Some(at) if at.value == Auth::None => {
+        Some(at) if at.value == ContractAuth::None => {
             let problem = "what this contract tells about its endpoints is shown to everybody who can reach it";
             cx.report.warning(at.offset, &format!("{key}.auth"), problem, "");
             Reading::Open
@@ -265,11 +294,13 @@ impl Serving<'_> {
 
 /// A secret that is made by a contract needs the contract that makes it; without one nobody could ever ring.
 fn check_made(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
+    // What the contract `agentex` rings is checked with the keys of its agents.
+    let by_agentex = |s: &Source| s.triggers.iter().any(|t| agentex::rings(written, t.name.as_str()));
     let makes = |s: &&Source| s.webhook().is_some_and(|w| w.preset.id == CONTRACT);
     for source in sources.iter().filter(makes) {
         let is_rung =
             |s: &Served| matches!(s.wire, Wire::Almyty) && source.triggers.iter().any(|t| t.name == s.trigger);
-        if !served.iter().any(is_rung) {
+        if !served.iter().any(is_rung) && !by_agentex(source) {
             let own = written.sources.iter().map(|s| &s.name).chain(written.triggers.iter().map(|t| &t.name));
             let offset = own.into_iter().find(|n| n.value == source.name.as_str()).map_or(0, |n| n.offset);
             let problem = "auth = \"contract\", and no contract that makes secrets rings it";
@@ -277,7 +308,7 @@ fn check_made(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<
                 offset,
                 source.name.as_str(),
                 problem,
-                "Add [contracts.almyty.serve.ID] with this trigger.",
+                "Add [contracts.almyty.serve.ID] or [contracts.agentex.agents.NAME] with this trigger.",
             );
         }
     }

@@ -4,6 +4,7 @@
 //! [`resolve`] is pure: the file's text, the environment and a way to read files go in; either everything comes out, or
 //! every fault of the file at once, each with its place. The environment is read in one place, [`World::ambient`].
 
+mod agentex;
 mod agents;
 mod contracts;
 mod fault;
@@ -171,7 +172,7 @@ fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
         triggers,
         &sources::Around { written, cx, secrets: &secrets, server: &server, retention },
     );
-    let contracts = contracts::contracts(written, &sources, &server, cx);
+    let contracts = contracts::contracts(written, &sources, &server, &secrets, cx);
     let mut reads = secrets.into_reads();
     reads.extend(server.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));
     Resolved { agents, sources, retention, server, store, contracts, senders, reads, warnings: Vec::new() }

@@ -28,11 +28,11 @@ use super::server::{ServerSettings, body_limit, quota, timeout};
 use super::triggers::{BySource, filter};
 use super::values::{AllowedSource, OnDuplicateFailedWord, RespondWord, SourceKind, lasting_text};
 use super::written::{Named, SourceTable, TriggerWritten, Written};
-use super::{Cx, Sender, agents};
+use super::{Cx, Sender, agentex, agents};
 
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
 /// A shorter secret may be guessed.
-const SECRET_BYTES_MIN: usize = 16;
+pub(super) const SECRET_BYTES_MIN: usize = 16;
 /// Most senders hang up after 30 s, many after 10.
 const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -228,7 +228,11 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         Some(list) => around.secrets.several(list, &secret_key)?,
         None => Vec::new(),
     };
-    let preset = preset?;
+    let dresses = dresses(given, around);
+    let preset = match preset? {
+        made if made.id == CONTRACT && dresses.iter().any(|d| d.is_of_agents) => agentex::queued(cx)?,
+        preset => preset,
+    };
     let newest = secrets.first().cloned();
     let secrets = places(given, &preset, secrets, cx);
     check_length(given, &preset, &secrets, cx);
@@ -243,7 +247,6 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let verifier = LiveVerifier::new(Recipe { preset: preset.clone(), secrets, options });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
-    let dresses = dresses(given, around);
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,

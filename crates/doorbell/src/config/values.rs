@@ -374,10 +374,17 @@ words! {
         ApiKey = "api-key",
         /// A token as the last part of the path.
         PathToken = "path-token",
-        /// As the wire contract says that rings the trigger; the secret is made there (`almyty`).
+        /// As the wire contract says that rings the trigger; the secret is made there (`almyty`, `agentex`).
         Contract = "contract",
         /// Not at all.
         None = "none",
+    }
+    /// Who is let by without a proof, where a contract's document needs none.
+    ContractAuth {
+        /// Everybody.
+        None = "none",
+        /// Whoever asks on this machine.
+        Loopback = "loopback",
     }
     /// How events come in.
     SourceKind {

@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
-    AllowedSource, Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord, SecretAt, Several,
-    Size, SourceKind, WhenFullWord,
+    AllowedSource, Auth, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord,
+    SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.
@@ -229,15 +229,45 @@ tables! {
         enabled: bool,
     }
 
-    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`, `almyty`.
+    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`, `almyty`,
+    /// `agentex`.
     ContractTable {
         /// Address and port of a listener of its own. Default: the server's.
         listen: String,
         /// `none`: what the contract's document shows to everybody (information, health) is shown to everybody. Default: to
-        /// holders of the admin token or an API key that may read.
-        auth: Auth,
+        /// holders of the admin token or an API key that may read. `loopback` (agentex): keys may be made from this machine
+        /// without a token.
+        auth: ContractAuth,
         /// What is served, by the name its clients use: `[contracts.NAME.serve.ID]`.
         serve: BTreeMap<String, At<ServeTable>>,
+        /// agentex: what `x-selected-account-id` has to be for the routes of keys. Default: anything.
+        account_id: String,
+        /// agentex: the agents, by the name in the path: `[contracts.agentex.agents.NAME]`.
+        agents: BTreeMap<String, At<AcpAgentTable>>,
+    }
+
+    /// `[contracts.agentex.agents.NAME]`: an agent's own HTTP server, or a trigger in its place.
+    AcpAgentTable {
+        /// The base of the agent's URLs; http or https, private addresses allowed. Requests are passed on there at once.
+        acp_url: String,
+        /// Which trigger is rung instead: requests become durable runs, answered 202.
+        trigger: String,
+        /// Signs each request that is passed on (RFC 9421); a list while it is being changed. Default: not signed.
+        secret: Several<SecretAt>,
+        /// For the head of the agent's answer, and between two pieces of it. Default `15s`.
+        timeout: Lasting,
+        /// Requests at once; beyond it 429. Default 100.
+        max_concurrent: u32,
+        /// The longest request body. Default `25 MiB`.
+        max_body: Size,
+        /// The only addresses and networks that may send. Default: all.
+        allowed_sources: Vec<At<Net>>,
+        /// Requests in a time. Default: no limit.
+        rate_limit: Rate,
+        /// Requests in a time from one address. Default: no limit.
+        rate_limit_per_address: Rate,
+        /// Failed checks in a time from one address; beyond it 429. Default: no limit.
+        failed_auth_limit: Rate,
     }
 
     /// `[contracts.NAME.serve.ID]`: which keys are taken depends on the contract.

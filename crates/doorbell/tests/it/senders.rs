@@ -4,6 +4,7 @@
 //! The signatures come from the senders' own npm packages (`tests/senders`), so that our engine is held to their words
 //! and not to our reading of them. Without node the tests fail and say what to run; they are never skipped.
 
+mod forwarded;
 mod sdk;
 mod tampered;
 

@@ -23,6 +23,7 @@ const CORE: &[&str] = &[
     "limits",
     "allowed",
     "loop_guard",
+    "forward",
     "guard",
     "payload",
     "scope",

@@ -28,7 +28,7 @@ pub(crate) struct DecisionSchema {
     id: String,
     /// The source asked for; null if the path belongs to none.
     source: Option<String>,
-    /// `accepted duplicate ignored filter_error limited rejected unreadable handshake unavailable`
+    /// `accepted duplicate ignored filter_error limited rejected unreadable handshake unavailable forwarded`
     kind: String,
     /// A stable word for programs.
     code: String,

@@ -5,6 +5,7 @@
 //! other ([`crate::webhook::ask`]), and says the door's answer in its own words. It decides nothing that the door decides, and it
 //! makes no event itself. What each one answers, and where it differs from its document, is in `docs/contracts.md`.
 
+pub mod agentex;
 mod almyty;
 mod call;
 mod datalayer;
@@ -25,6 +26,8 @@ pub use almyty::CONTRACT;
 pub use datalayer::{Datalayer, names_a_host};
 pub use promptise::Promptise;
 
+use agentex::Agentex;
+
 use crate::body::Body;
 use crate::conn::Door;
 use crate::front::Front;
@@ -35,25 +38,44 @@ use crate::webhook::Arrived;
 #[derive(Debug, Default)]
 pub struct Contracts {
     served: Vec<Served>,
+    agentex: Option<Agentex>,
 }
 
 impl Contracts {
     /// These, in the order of the file.
     pub fn new(served: Vec<Served>) -> Self {
-        Self { served }
+        Self { served, agentex: None }
+    }
+
+    /// Also the agents of Agentex.
+    #[must_use]
+    pub fn with_agentex(mut self, agentex: Option<Agentex>) -> Self {
+        self.agentex = agentex;
+        self
     }
 
     /// The addresses that contracts are served on, each once: the caller opens them and serves them with
     /// [`crate::Server::serve_contracts`].
     pub fn listens(&self) -> Vec<SocketAddr> {
-        let mut all: Vec<SocketAddr> = self.served.iter().filter_map(|s| s.listen).collect();
+        let mut all: Vec<SocketAddr> = self.listeners().collect();
         all.sort();
         all.dedup();
         all
     }
 
+    fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
+        self.served.iter().filter_map(|s| s.listen).chain(self.agentex.iter().filter_map(|a| a.listen))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.served.is_empty()
+        self.served.is_empty() && self.agentex.is_none()
+    }
+
+    /// Goes on where the limits of those before stand.
+    pub(crate) fn adopt(&self, old: &Self) {
+        if let (Some(new), Some(old)) = (&self.agentex, &old.agentex) {
+            new.adopt(old);
+        }
     }
 
     fn at(&self, door: Door) -> impl Iterator<Item = &Served> {
@@ -130,7 +152,8 @@ pub(crate) enum Said {
 }
 
 /// Where a path leads.
-enum Place {
+enum Place<'c> {
+    Agentex(&'c Agentex, agentex::Ask),
     Datalayer(String),
     Almyty(String, almyty::Ask),
     Promptise(promptise::Ask),
@@ -157,6 +180,7 @@ pub(crate) async fn serve(
     let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
     let arrived = Arrived { head, body, remote };
     Said::Answer(match place {
+        Place::Agentex(own, ask) => agentex::answer(front, own, ask, socket, arrived).await,
         Place::Datalayer(id) => {
             let served = contracts.at(door).find_map(|s| match &s.wire {
                 Wire::Datalayer(own) if s.id == id => Some((s, own)),
@@ -193,7 +217,12 @@ impl Contracts {
     }
 }
 
-fn place(contracts: &Contracts, door: Door, path: &str) -> Option<Place> {
+fn place<'c>(contracts: &'c Contracts, door: Door, path: &str) -> Option<Place<'c>> {
+    if let Some(own) = contracts.agentex.as_ref().filter(|own| own.listen == door)
+        && let Some(ask) = agentex::read(path)
+    {
+        return Some(Place::Agentex(own, ask));
+    }
     let has_datalayer = contracts.at(door).any(|s| matches!(s.wire, Wire::Datalayer(_)));
     if let Some(id) = datalayer::id(path).filter(|_| has_datalayer) {
         return Some(Place::Datalayer(id.to_owned()));

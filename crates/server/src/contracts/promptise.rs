@@ -1,8 +1,6 @@
 //! Promptise Foundry, `WebhookTrigger`: `POST <path>` and `GET /health`, in its order of checks and with its answers; and the
 //! fields of its `status()` over HTTP, which it has in Python only.
 
-use std::net::IpAddr;
-
 use doorbell_core::house::House;
 use doorbell_core::ingest::{self, Answer, No, Refused, Taken};
 use doorbell_core::lists::{EventQuery, PageFrom, PageRequest, QueueStats, RunQuery};
@@ -15,7 +13,7 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::call::{may_read, refused, status, with_allow, with_wait};
+use super::call::{is_loopback, may_read, refused, status, with_allow, with_wait};
 use super::{Found, Reading, Served};
 use crate::body::Body;
 use crate::front::Front;
@@ -127,12 +125,6 @@ fn check_browser(
         true => Ok(()),
         false => Err((StatusCode::FORBIDDEN, "Cross-origin request refused")),
     }
-}
-
-fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn event(taken: &[Taken]) -> Response<Body> {

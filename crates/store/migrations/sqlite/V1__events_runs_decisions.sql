@@ -110,7 +110,7 @@ CREATE TABLE dedup (
 CREATE TABLE decisions (
     seq    INTEGER PRIMARY KEY,
     at     INTEGER NOT NULL,
-    kind   INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 8), -- decision::Kind
+    kind   INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 9), -- decision::Kind
     source INTEGER,             -- none: the path belongs to no source
     ring   INTEGER NOT NULL,    -- 1: of an unverified request, kept in a ring
     event  INTEGER,
