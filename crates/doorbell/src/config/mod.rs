@@ -6,6 +6,7 @@
 
 mod agents;
 mod contracts;
+mod dress;
 mod fault;
 mod lanes;
 mod paths;

@@ -18,7 +18,7 @@ use doorbell_core::{Name, Secret};
 use doorbell_server::contracts::CONTRACT;
 use serde_json::{Value, json};
 
-use super::contracts::{Dress, dress};
+use super::dress::{Dress, dress};
 use super::paths::Taken;
 use super::provider::preset;
 use super::secrets::Secrets;
@@ -218,7 +218,8 @@ fn path(given: &Given<'_>, taken: &mut Taken, cx: &Cx<'_>) -> String {
 fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webhook, Option<Secret>)> {
     let (cx, table) = (around.cx, given.table);
     let preset = preset(given, cx);
-    let respond = respond(given, cx);
+    let dresses = dresses(given, around);
+    let respond = respond(given, &dresses, cx);
     let own_limit =
         table.max_body.as_ref().map(|m| body_limit(m.value.0, m.offset, &format!("{}.max_body", given.key), cx));
     let tolerance = timeout(&table.tolerance, &format!("{}.tolerance", given.key), cx);
@@ -245,7 +246,6 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     let verifier = Verifier::new(preset.clone(), &secrets, VerifyOptions { tolerance, verify_token, audience });
     let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
-    let dresses = dresses(given, around);
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
         path,
@@ -295,6 +295,8 @@ fn payload(preset: &Preset, dresses: &[Dress]) -> PayloadRule {
     let mut rule = preset.payload.rule();
     if dresses.iter().any(|d| d.is_json_or_text) {
         rule.kind = PayloadKind::JsonOrText;
+    } else if rule == PayloadRule::default() && dresses.iter().any(|d| d.is_json) {
+        rule.kind = PayloadKind::Json;
     }
     rule
 }
@@ -346,11 +348,13 @@ fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<
     }
 }
 
-fn respond(given: &Given<'_>, cx: &Cx<'_>) -> Respond {
+fn respond(given: &Given<'_>, dresses: &[Dress], cx: &Cx<'_>) -> Respond {
     let table = given.table;
     let limit = timeout(&table.respond_timeout, &format!("{}.respond_timeout", given.key), cx);
+    let promised = dresses.iter().find_map(|d| d.respond);
     match (table.respond.as_ref().map(|r| r.value), &table.respond_timeout) {
         (Some(RespondWord::Result), _) => Respond::Result(limit.unwrap_or(RESPOND_TIMEOUT)),
+        (None, _) if promised.is_some() => limit.or(promised).map_or(Respond::Accepted, Respond::Result),
         (_, Some(at)) => {
             let problem = "`respond_timeout` does nothing without respond = \"result\"";
             cx.report.error(at.offset, &given.key, problem, "Add respond = \"result\", or leave it out.");

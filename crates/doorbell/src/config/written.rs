@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
-    AllowedSource, Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord, SecretAt, Several,
-    Size, SourceKind, WhenFullWord,
+    AllowedSource, Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, PatternWord, Rate, RespondWord,
+    SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.
@@ -226,7 +226,8 @@ tables! {
         enabled: bool,
     }
 
-    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`, `almyty`.
+    /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`,
+    /// `almyty`, `aether`.
     ContractTable {
         /// Address and port of a listener of its own. Default: the server's.
         listen: String,
@@ -253,8 +254,12 @@ tables! {
         allowed_ips: Vec<At<Net>>,
         /// datalayer: notes for people; nothing reads them.
         metadata: BTreeMap<String, At<String>>,
-        /// promptise: where the trigger listens. Default `/webhook`.
+        /// promptise, aether: where the trigger listens. Default `/webhook`; with aether `/trigger` or `/github`.
         path: String,
+        /// aether: what is answered, a tick (`trigger`) or words (`github`). Default `trigger`.
+        pattern: PatternWord,
+        /// aether: under which name the agent finds the event in its inputs. Default `webhookEvent` or `githubEvent`.
+        input: String,
     }
 
     /// `[retention]`: how long things are kept.

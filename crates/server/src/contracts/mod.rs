@@ -5,6 +5,7 @@
 //! other ([`crate::webhook::ask`]), and says the door's answer in its own words. It decides nothing that the door decides, and it
 //! makes no event itself. What each one answers, and where it differs from its document, is in `docs/contracts.md`.
 
+mod aether;
 mod almyty;
 mod call;
 mod datalayer;
@@ -21,6 +22,7 @@ use doorbell_core::trigger::Trigger;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use aether::{Aether, Pattern, STANDING_PATHS};
 pub use almyty::CONTRACT;
 pub use datalayer::{Datalayer, names_a_host};
 pub use promptise::Promptise;
@@ -90,6 +92,8 @@ pub enum Reading {
 pub enum Wire {
     /// Datalayer agent-runtimes, `triggers.webhook`.
     Datalayer(Datalayer),
+    /// Aether Forge: ticks by webhook.
+    Aether(Aether),
     /// almyty: webhooks of agents, and their executions.
     Almyty,
     /// Promptise Foundry, `WebhookTrigger`.
@@ -108,7 +112,7 @@ impl Served {
         match &self.wire {
             Wire::Datalayer(_) => vec![format!("/api/v1/agents/{}/webhook", self.id)],
             Wire::Almyty => vec![format!("/agents/{}/webhook", self.id)],
-            Wire::Promptise(own) => vec![own.path.clone()],
+            Wire::Promptise(Promptise { path, .. }) | Wire::Aether(Aether { path, .. }) => vec![path.clone()],
         }
     }
 
@@ -131,6 +135,7 @@ pub(crate) enum Said {
 
 /// Where a path leads.
 enum Place {
+    Aether(aether::Ask),
     Datalayer(String),
     Almyty(String, almyty::Ask),
     Promptise(promptise::Ask),
@@ -157,6 +162,13 @@ pub(crate) async fn serve(
     let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
     let arrived = Arrived { head, body, remote };
     Said::Answer(match place {
+        Place::Aether(ask) => {
+            let mut here: Vec<_> = contracts.aether(door).collect();
+            if matches!(ask, aether::Ask::Endpoint) {
+                here.retain(|(_, own)| own.path == path);
+            }
+            aether::answer(front, ask, &here, arrived).await
+        }
         Place::Datalayer(id) => {
             let served = contracts.at(door).find_map(|s| match &s.wire {
                 Wire::Datalayer(own) if s.id == id => Some((s, own)),
@@ -182,7 +194,14 @@ impl Contracts {
     fn promptise(&self, door: Door) -> impl Iterator<Item = (&Served, &Promptise)> {
         self.at(door).filter_map(|s| match &s.wire {
             Wire::Promptise(own) => Some((s, own)),
-            Wire::Datalayer(_) | Wire::Almyty => None,
+            _ => None,
+        })
+    }
+
+    fn aether(&self, door: Door) -> impl Iterator<Item = (&Served, &Aether)> {
+        self.at(door).filter_map(|s| match &s.wire {
+            Wire::Aether(own) => Some((s, own)),
+            _ => None,
         })
     }
 
@@ -205,7 +224,13 @@ fn place(contracts: &Contracts, door: Door, path: &str) -> Option<Place> {
     if contracts.promptise(door).any(|(_, own)| own.path == path) {
         return Some(Place::Promptise(promptise::Ask::Trigger));
     }
+    if contracts.aether(door).any(|(_, own)| own.path == path) {
+        return Some(Place::Aether(aether::Ask::Endpoint));
+    }
     // On the main listener these are Doorbell's own.
+    if door.is_some() && contracts.aether(door).next().is_some() {
+        return aether::Ask::standing(path).map(Place::Aether);
+    }
     let has_promptise = door.is_some() && contracts.promptise(door).next().is_some();
     match path {
         "/health" if has_promptise => Some(Place::Promptise(promptise::Ask::Health)),
