@@ -5,6 +5,7 @@
 //! every fault of the file at once, each with its place. The environment is read in one place, [`World::ambient`].
 
 mod agents;
+mod client_cert;
 mod contracts;
 mod dress;
 mod fault;

@@ -18,6 +18,7 @@ use doorbell_core::{Name, Secret};
 use doorbell_server::contracts::CONTRACT;
 use serde_json::{Value, json};
 
+use super::client_cert::{Trusted, check_proxies};
 use super::dress::{Dress, dress};
 use super::paths::Taken;
 use super::provider::preset;
@@ -181,6 +182,7 @@ fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way
                 ("provider", table.provider.as_ref().map(|a| a.offset)),
                 ("auth", table.auth.as_ref().map(|a| a.offset)),
                 ("secret", table.secret.as_ref().map(|a| a.offset)),
+                ("client_cert", table.client_cert.as_ref().map(|a| a.offset)),
                 ("custom", table.custom.as_ref().map(|a| a.offset)),
                 ("allowed_sources", table.allowed_sources.as_ref().map(|a| a.offset)),
                 ("rate_limit", table.rate_limit.as_ref().map(|a| a.offset)),
@@ -229,6 +231,8 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         None => Vec::new(),
     };
     let preset = preset?;
+    let trusted = if around.server.trusted_proxies.is_empty() { Trusted::Nobody } else { Trusted::Somebody };
+    check_proxies(&preset, given, trusted, cx);
     let newest = secrets.first().cloned();
     // What nobody is told lets nobody in: its requests come through the contract, which brings a verifier of its own.
     let secrets = match preset.id == CONTRACT {
@@ -337,7 +341,7 @@ fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[Secret], cx: &Cx<
         Scheme::Token { .. } => Some(secret.expose().len()),
         Scheme::Basic => secret.expose().split_once(':').map(|(_, password)| password.len()),
         Scheme::Jwt(rule) => (rule.algorithm == JwtAlgorithm::Hs256).then(|| secret.expose().len()),
-        Scheme::Sns | Scheme::None => None,
+        Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => None,
     };
     if secrets.iter().filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
         let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);

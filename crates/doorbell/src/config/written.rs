@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
-    AllowedSource, Auth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, PatternWord, Rate, RespondWord,
-    SecretAt, Several, Size, SourceKind, WhenFullWord,
+    AllowedSource, Auth, ClientCertForm, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, PatternWord, Rate,
+    RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.
@@ -147,6 +147,8 @@ tables! {
         auth: Auth,
         /// A provider of one's own, in the form of the built-in ones (`doorbell providers NAME`).
         custom: Custom,
+        /// The client certificates that are let in (`auth = "client-cert"`).
+        client_cert: ClientCertTable,
         /// What the sender signs with; a list while it is being changed, the new one first.
         secret: Several<SecretAt>,
         /// The only addresses, networks and hosts (by exact name, as it resolves) that may send. Default: all.
@@ -191,6 +193,28 @@ tables! {
         type_header: String,
         /// Whether it takes requests. Default true.
         enabled: bool,
+    }
+
+    /// `client_cert`: which client certificates are let in (`auth = "client-cert"`), and how the proxy tells of them.
+    ClientCertTable {
+        /// `xfcc`, `headers` or `certificate`.
+        form: ClientCertForm,
+        /// xfcc, certificate: the header. Default `X-Forwarded-Client-Cert`, `X-Client-Cert`.
+        header: String,
+        /// headers: says that the certificate was found good. Default `X-SSL-Client-Verify`.
+        verify_header: String,
+        /// headers: what it says then. Default `SUCCESS`.
+        verify_value: String,
+        /// headers: the subject. Default `X-SSL-Client-S-DN`.
+        subject_header: String,
+        /// headers: the fingerprint in hex. Default `X-SSL-Client-Fingerprint`.
+        fingerprint_header: String,
+        /// Subjects let in, exactly as the proxy writes them.
+        subjects: Vec<At<String>>,
+        /// xfcc: alternative names let in: `dns:HOST`, `uri:URI`.
+        sans: Vec<At<String>>,
+        /// SHA-256 fingerprints let in, in hex; with `headers` also SHA-1.
+        fingerprints: Vec<At<String>>,
     }
 
     /// `[triggers.NAME]`: which events start which agent. Without `source`, the keys of a source may stand here too.

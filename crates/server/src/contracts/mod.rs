@@ -160,7 +160,8 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
-    let arrived = Arrived { head, body, remote };
+    let via = peer::via(socket, &front.options.trusted_proxies);
+    let arrived = Arrived { head, body, remote, via };
     Said::Answer(match place {
         Place::Aether(ask) => {
             let mut here: Vec<_> = contracts.aether(door).collect();

@@ -59,10 +59,21 @@ words! {
         Basic = "basic",
         /// A token in a header.
         ApiKey = "api-key",
+        /// A client certificate that a trusted proxy has checked (`client_cert`).
+        ClientCert = "client-cert",
         /// As the wire contract says that rings the trigger; the secret is made there (`almyty`).
         Contract = "contract",
         /// Not at all.
         None = "none",
+    }
+    /// How a proxy tells of its client's certificate.
+    ClientCertForm {
+        /// As Envoy does, in one header.
+        Xfcc = "xfcc",
+        /// Each in a header of its own, as nginx, `HAProxy` and Apache do.
+        Headers = "headers",
+        /// The certificate itself.
+        Certificate = "certificate",
     }
     /// How events come in.
     SourceKind {
