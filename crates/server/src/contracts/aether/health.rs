@@ -10,14 +10,13 @@ use doorbell_core::house::House;
 use doorbell_core::lists::{PageFrom, PageRequest, RunQuery};
 use doorbell_core::ports::StoreError;
 use doorbell_core::run::{Run, State};
-use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{held, plain, result};
 use crate::body::Body;
 use crate::contracts::Served;
-use crate::contracts::call::may_read;
+use crate::contracts::call::{Asker, may_read};
 use crate::front::Front;
 use crate::reply;
 use crate::status::Phase;
@@ -30,9 +29,9 @@ const COUNTED_MAX: usize = 1000;
 const ENDED: [State; 4] = [State::Succeeded, State::Failed, State::Cancelled, State::Waiting];
 
 /// Answers one of the standing paths for the agent that `served` rings.
-pub(super) async fn answer(front: &Front, path: &str, served: &Served, head: &Parts) -> Response<Body> {
+pub(super) async fn answer(front: &Front, path: &str, served: &Served, asker: Asker<'_>) -> Response<Body> {
     let found = served.find(&front.house.catalog());
-    if !may_read(front, served.reading, &head.headers, found.as_ref().map(|f| &f.agent.name)).await {
+    if !may_read(front, served.reading, asker, found.as_ref().map(|f| &f.agent.name)).await {
         return told(StatusCode::UNAUTHORIZED, &json!({ "error": "unauthorized" }));
     }
     let Some(found) = found else {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast;
 
-use super::call::{refused, status, with_allow, with_wait};
+use super::call::{Asker, refused, status, with_allow, with_wait};
 use super::{Found, Served};
 use crate::body::Body;
 use crate::front::Front;
@@ -79,7 +79,7 @@ pub(super) async fn answer(front: &Front, ask: Ask, here: &[(&Served, &Aether)],
     match (ask, here.first()) {
         (Ask::Endpoint, Some((served, own))) if method == Method::POST => ring(front, served, own, arrived).await,
         (Ask::Standing(path), Some((served, _))) if method == Method::GET => {
-            health::answer(front, path, served, &arrived.head).await
+            health::answer(front, path, served, Asker::of(&arrived)).await
         }
         (Ask::Endpoint, _) => with_allow(failed(No::Method), "POST"),
         (Ask::Standing(_), _) => with_allow(failed(No::Method), "GET"),
