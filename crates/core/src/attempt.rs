@@ -3,6 +3,7 @@
 //! The worker makes attempts, a runner of `doorbell-agents` carries one out and returns its outcome; a runner never
 //! sees the store. The envelope's shape is the agent contract of `docs/interface.md`, section 4.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ pub struct Envelope {
     pub prompt: String,
     /// All events, where several were joined in one run; else empty.
     pub events: Vec<EventFacts>,
+    /// The event under the names by which agents of another system look for it; not there unless a contract asks for it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub scenario_inputs: BTreeMap<String, Box<RawValue>>,
 }
 
 /// The run, as the agent sees it.

@@ -84,12 +84,14 @@ pub struct Breaker {
     standing: Standing,
     /// The run that was let go to see.
     probe: Option<RunId>,
+    /// The first such run whose agent will call back: its end still counts, and meanwhile the next one may go.
+    trial: Option<RunId>,
 }
 
 impl Breaker {
     /// As it was kept.
     pub fn new(standing: Standing) -> Self {
-        Self { standing, probe: None }
+        Self { standing, probe: None, trial: None }
     }
 
     /// What is to be kept.
@@ -122,19 +124,31 @@ impl Breaker {
         }
     }
 
+    /// A run's agent will call back. That may take as long as the agent likes, so the others do not wait for it; agents that
+    /// always call back close their breaker by the first call.
+    pub fn deferred(&mut self, run: RunId) {
+        if self.probe == Some(run) {
+            self.probe = None;
+            self.trial.get_or_insert(run);
+        }
+    }
+
     /// An attempt ended. Once it has opened only the run that was let go counts: what others that were under way before say
     /// is old news.
     pub fn ended(&mut self, run: RunId, sign: Sign, settings: Settings, now: Timestamp) {
         if self.standing.open_until.is_some() {
-            if self.probe != Some(run) {
-                return;
+            match run {
+                run if self.probe == Some(run) => self.probe = None,
+                run if self.trial == Some(run) => self.trial = None,
+                _ => return,
             }
-            self.probe = None;
         }
         match sign {
             Sign::None => {}
-            Sign::Good => self.standing = Standing::default(),
+            Sign::Good => *self = Self::default(),
             Sign::Bad => {
+                // Whoever was let go beside this one began before what is now.
+                (self.probe, self.trial) = (None, None);
                 self.standing.failures = self.standing.failures.saturating_add(1);
                 if self.standing.failures >= settings.failures {
                     self.standing.open_until = Some(now + settings.reset);
@@ -200,6 +214,33 @@ mod tests {
         breaker.started(run(7), at(61));
         breaker.ended(run(7), Sign::None, SETTINGS, at(62));
         assert_eq!((breaker.state(at(62)), breaker.places(9, at(62))), (State::HalfOpen, 1));
+    }
+
+    #[test]
+    fn a_probe_that_will_call_back_frees_its_place_and_its_call_counts() {
+        let mut breaker = opened();
+        breaker.started(run(7), at(61));
+        breaker.deferred(run(7));
+        assert_eq!((breaker.state(at(61)), breaker.places(9, at(61))), (State::HalfOpen, 1), "the next may go");
+        breaker.started(run(8), at(62));
+        assert_eq!(breaker.places(9, at(62)), 0, "one at a time");
+        breaker.deferred(run(8));
+        let (mut good, mut bad, mut lost) = (breaker, breaker, breaker);
+        good.ended(run(7), Sign::Good, SETTINGS, at(63));
+        assert_eq!((good.state(at(63)), good.places(9, at(63))), (State::Closed, 9));
+        bad.started(run(9), at(63));
+        bad.ended(run(7), Sign::Bad, SETTINGS, at(63));
+        assert_eq!(bad.state(at(63)), State::Open(at(123)));
+        bad.ended(run(9), Sign::Good, SETTINGS, at(64));
+        assert_eq!((bad.state(at(64)), bad.places(9, at(123))), (State::Open(at(123)), 1), "it began before");
+        // The second one counts once the first has said nothing.
+        lost.ended(run(7), Sign::None, SETTINGS, at(63));
+        lost.started(run(9), at(63));
+        lost.deferred(run(9));
+        lost.ended(run(8), Sign::Good, SETTINGS, at(64));
+        assert_eq!(lost.state(at(64)), State::HalfOpen, "it was never the one that counts");
+        lost.ended(run(9), Sign::Good, SETTINGS, at(64));
+        assert_eq!(lost.state(at(64)), State::Closed);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! The worker builds it for an attempt, the API for a dry run.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::attempt::{Envelope, EventFacts, RunFacts};
 use crate::clock::{Clock, Timestamp};
@@ -14,7 +16,7 @@ use crate::payload::{Body, Data};
 use crate::run::Run;
 use crate::scope::{self, Scope};
 use crate::template::Template;
-use crate::trigger::Trigger;
+use crate::trigger::{Input, Trigger};
 
 /// The envelope of an attempt at `run` that ends at `deadline`.
 ///
@@ -48,7 +50,21 @@ pub fn build(run: RunFacts, event: &Event, trigger: &Trigger, clock: &Clock) -> 
     let body = Body::restore(event.body_format, body).map_err(|e| e.to_string())?;
     let data = body.data();
     let prompt = prompt(event, &body, &data, trigger, clock)?;
-    Ok(Envelope { run, event: told_with(event, data), prompt, events: Vec::new() })
+    let event = told_with(event, data);
+    let scenario_inputs = trigger.input.as_ref().map(|input| inputs(input, &event)).unwrap_or_default();
+    Ok(Envelope { run, event, prompt, events: Vec::new(), scenario_inputs })
+}
+
+/// The event under the names that its agent knows. What is not text is null there: the event's own `data_base64` has it.
+fn inputs(input: &Input, event: &EventFacts) -> BTreeMap<String, Box<RawValue>> {
+    let data = event.data.clone().unwrap_or_default();
+    match input {
+        Input::Data(name) => BTreeMap::from([(name.clone(), data)]),
+        Input::Typed(name) => {
+            let kind = serde_json::value::to_raw_value(&event.event_type).unwrap_or_default();
+            BTreeMap::from([(name.clone(), kind), ("payload".to_owned(), data)])
+        }
+    }
 }
 
 /// An event as agents and the API are told it.

@@ -161,6 +161,11 @@ impl Meters {
         }
     }
 
+    /// Whether `key` has nothing left of its share at `now`; takes nothing.
+    pub fn is_over(&self, key: u128, now: Duration) -> bool {
+        self.look(key, now).is_err()
+    }
+
     fn look(&self, key: u128, now: Duration) -> Result<(), Duration> {
         let now = nanos(now);
         let mut set = self.set(key).lock().unwrap_or_else(PoisonError::into_inner);

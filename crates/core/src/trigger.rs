@@ -35,6 +35,8 @@ pub struct Trigger {
     pub storm_cap: Option<Meters>,
     /// How many characters of an event stand in the prompt; none: all of them. The envelope has the whole event.
     pub max_payload_chars: Option<usize>,
+    /// Under which name an agent looks for the event among its inputs, where the contract that serves the trigger says so.
+    pub input: Option<Input>,
     /// Whether the file says that it takes events. A flag in the store wins.
     pub enabled: bool,
     /// What the API shows: the filter's, key's and prompt's own text.
@@ -46,6 +48,15 @@ impl Trigger {
     pub fn storm_key(lane: Option<LaneId>) -> u128 {
         lane.map_or(u128::MAX, |lane| u128::from(lane.0.cast_unsigned()))
     }
+}
+
+/// How an event stands among an agent's inputs (Aether Forge: `scenario_inputs`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// `{NAME: data}`.
+    Data(String),
+    /// `{NAME: type, "payload": data}`.
+    Typed(String),
 }
 
 /// See [`Trigger::when_full`].

@@ -50,7 +50,10 @@ mod library;
 #[doc = include_str!("../../../README.md")]
 mod readme {}
 
-pub use library::{BuildError, Builder, Doorbell, EmitError, Emitted, Event, Limits, Provider, Trigger, WaitError};
+pub use library::{
+    BuildError, Builder, Doorbell, EmitError, Emitted, Event, Limits, Provider, RegisterError, Trigger, WaitError,
+    WebhookTrigger, WebhookTriggerInfo,
+};
 
 /// What an agent function is called with.
 pub use doorbell_agents::native::Call;

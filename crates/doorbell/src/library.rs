@@ -2,13 +2,17 @@
 //! and server as the binary.
 //!
 //! A [`Builder`] writes the configuration that a person would write and has it resolved by [`crate::config`]: one set of
-//! rules, one set of messages. Secrets travel beside it, as an environment of its own.
+//! rules, one set of messages. Secrets travel beside it, as an environment of its own. What is registered later
+//! ([`Doorbell::register_webhook_trigger`]) is written into the same configuration and comes in as a reload does.
 
-use std::collections::BTreeMap;
+mod recipe;
+mod webhook_triggers;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,11 +24,14 @@ use doorbell_core::ports::{Notice, StoreError};
 use doorbell_core::run::Run;
 use doorbell_core::{Clock, EventId, Name, RunId};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio::sync::broadcast::error::RecvError;
 use toml::{Table, Value};
 
 use crate::app::{App, Fatal, Plan, StartError};
-use crate::config::{self, Disk, Fault, Input, Natives, Purpose, World};
+use crate::config::{Fault, Natives};
+use recipe::Recipe;
+pub use webhook_triggers::{RegisterError, WebhookTrigger, WebhookTriggerInfo};
 
 /// A missed notice is found by looking this often.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,6 +41,8 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Doorbell {
     app: App,
+    /// The configuration as it is now; whoever changes it holds it until the change is in or refused.
+    recipe: Mutex<Recipe>,
 }
 
 /// Why it could not be built.
@@ -194,12 +203,8 @@ impl Builder {
         let mut table = Table::new();
         table.insert(provider.key.into(), provider.word.into());
         if let Some(secret) = provider.secret {
-            // A name that no process environment can have: nobody else's secret is meant by accident.
-            let place = format!("secret of {name}");
-            let mut at = Table::new();
-            at.insert("env".into(), place.clone().into());
-            table.insert("secret".into(), at.into());
-            self.secrets.insert(place.into(), secret.into());
+            table.insert("secret".into(), recipe::secret_of(name).into());
+            self.secrets.insert(recipe::place_of(name).into(), secret.into());
         }
         self.table("sources", name, table)
     }
@@ -246,25 +251,23 @@ impl Builder {
     pub async fn start(mut self) -> Result<Doorbell, BuildError> {
         doorbell_net::install_crypto();
         self.default_triggers();
-        let mut whole = Table::new();
-        whole.insert("server".into(), self.server.into());
-        whole.extend(self.tables.into_iter().map(|(key, table)| (key.to_owned(), table.into())));
-        let text = whole.to_string();
-        let fetch = Arc::new(doorbell_net::Client::new()?);
-        let world = World { env: Arc::new(self.secrets), files: Arc::new(Disk), fetch, clock: self.clock.clone() };
-        let natives = self.natives;
-        let resolve = move || {
-            let base = PathBuf::new();
-            let input = Input { text: &text, file: "<builder>", base: &base, purpose: Purpose::Serve };
-            config::resolve_with(input, &world, &natives)
+        let recipe = Recipe {
+            tables: self.tables,
+            server: self.server,
+            natives: self.natives,
+            secrets: self.secrets,
+            clock: self.clock.clone(),
+            fetch: Arc::new(doorbell_net::Client::new()?),
+            served: Table::new(),
+            registered: BTreeMap::new(),
+            retired: BTreeSet::new(),
         };
-        let resolved = tokio::task::spawn_blocking(resolve).await.map_err(StartError::from)?;
-        let resolved = resolved.map_err(BuildError::Config)?;
+        let resolved = recipe.resolve().await?;
         for warning in &resolved.warnings {
             tracing::warn!("{warning}");
         }
         let app = App::start(Plan { resolved, clock: self.clock, metrics: None }).await?;
-        Ok(Doorbell { app })
+        Ok(Doorbell { app, recipe: Mutex::new(recipe) })
     }
 
     fn table(mut self, kind: &'static str, name: &str, table: Table) -> Self {

@@ -2,7 +2,8 @@
 //! sent as a bearer token. There are no cookies, so a browser that was led here by another site has nothing to give away.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -10,10 +11,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use doorbell_core::Timestamp;
 use doorbell_core::keys::{Key, KeyId};
+use doorbell_core::limits::{Meters, Quota, key_of};
 use http::{HeaderMap, header};
+use tokio::sync::Semaphore;
 
 use crate::access;
 use crate::front::Front;
+use crate::peer::Peer;
 use crate::problem::Problem;
 
 /// Who calls.
@@ -37,12 +41,10 @@ impl Caller {
 
 /// Lets a request by with the admin token, or with a key that may make this call.
 pub(crate) async fn require(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
-    let caller = match who(&front, request.headers()).await {
+    let remote = request.extensions().get::<Peer>().map(|peer| peer.remote);
+    let caller = match who(&front, remote, request.headers()).await {
         Ok(Some(caller)) => caller,
-        Ok(None) => {
-            metrics::counter!("doorbell_api_unauthorized_total").increment(1);
-            return Problem::unauthorized().into_response();
-        }
+        Ok(None) => return unauthorized(&front, remote).into_response(),
         Err(problem) => return problem.into_response(),
     };
     if let Caller::Key(key) = &caller {
@@ -56,21 +58,35 @@ pub(crate) async fn require(State(front): State<Arc<Front>>, mut request: Reques
     next.run(request).await
 }
 
-/// Whose token came with the request. A key is looked up each time: one that was removed opens nothing from then on.
-pub(crate) async fn who(front: &Front, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+/// The answer to a token that opens nothing, which is counted: 401, and 429 to an address with too many of them.
+pub(crate) fn unauthorized(front: &Front, remote: Option<IpAddr>) -> Problem {
+    metrics::counter!("doorbell_api_unauthorized_total").increment(1);
+    match front.failures.count(remote, front.house.clock.uptime()) {
+        None => Problem::unauthorized(),
+        Some(wait) => Problem::too_many_failures(wait),
+    }
+}
+
+/// Whose token came with the request. A key is looked up each time: one that was removed opens nothing from then on. So it is
+/// for an address with too many failures, only that those wait for each other.
+pub(crate) async fn who(front: &Front, remote: Option<IpAddr>, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
     match bearer(headers) {
-        Some(token) => holder(front, token).await,
+        Some(token) => holder(front, remote, token).await,
         None => Ok(None),
     }
 }
 
 /// Whose token this is, wherever it stood.
-pub(crate) async fn holder(front: &Front, token: &str) -> Result<Option<Caller>, Problem> {
+pub(crate) async fn holder(front: &Front, remote: Option<IpAddr>, token: &str) -> Result<Option<Caller>, Problem> {
     if is_admins(front, token) {
         return Ok(Some(Caller::Admin));
     }
     let Some(id) = KeyId::of_token(token) else { return Ok(None) };
     let now = front.house.clock.now();
+    let _turn = match front.failures.is_over(remote, front.house.clock.uptime()) {
+        true => front.failures.turns.acquire().await.ok(),
+        false => None,
+    };
     let found = front.house.store.key(id).await?.filter(|key| key.admits(token, now));
     Ok(found.map(|key| {
         front.uses.note(front, &key, now);
@@ -94,6 +110,38 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (Some(value), None) = (all.next(), all.next()) else { return None };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Failed tokens from one address in a time, as `30/min`; beyond it 429 instead of 401.
+const FAILURES: (u32, Duration) = (30, Duration::from_secs(60));
+/// Keys that are looked up at once for addresses beyond it: what they cost the store is bounded, and a good token among them
+/// is let in all the same.
+const TURNS: usize = 2;
+
+/// The failed tokens of each address.
+pub(crate) struct Failures {
+    /// Made with the first failure: most servers never see one.
+    meters: OnceLock<Option<Meters>>,
+    turns: Semaphore,
+}
+
+impl Default for Failures {
+    fn default() -> Self {
+        Self { meters: OnceLock::new(), turns: Semaphore::new(TURNS) }
+    }
+}
+
+impl Failures {
+    fn is_over(&self, remote: Option<IpAddr>, now: Duration) -> bool {
+        self.meters.get().and_then(Option::as_ref).is_some_and(|meters| meters.is_over(key_of(remote), now))
+    }
+
+    /// Counts one; how long until the next is answered 401 again, if there were too many.
+    fn count(&self, remote: Option<IpAddr>, now: Duration) -> Option<Duration> {
+        let (count, per) = FAILURES;
+        let made = || Quota::new(count, per, "30/min").map(Meters::new);
+        self.meters.get_or_init(made).as_ref()?.take(key_of(remote), now).err().map(|over| over.wait)
+    }
 }
 
 /// How often the use of a key is written down: nobody needs it to the second, and a write for each call would be one too many.

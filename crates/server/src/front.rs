@@ -15,7 +15,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
-use crate::auth::Uses;
+use crate::auth::{Failures, Uses};
 use crate::body::{Body, Budget};
 use crate::conn::{Door, Line, Serves};
 use crate::contracts::{self, Contracts};
@@ -36,6 +36,8 @@ pub(crate) struct Front {
     pub(crate) contracts: ArcSwap<Contracts>,
     /// When the use of each API key was last written down.
     pub(crate) uses: Uses,
+    /// Tokens that opened nothing, by address.
+    pub(crate) failures: Failures,
     /// Readers that follow a log now.
     pub(crate) followers: AtomicUsize,
     /// Made once: a look-up by name for each request would cost more than the record.
@@ -50,6 +52,7 @@ impl Front {
             probe: Probe::default(),
             contracts: ArcSwap::default(),
             uses: Uses::default(),
+            failures: Failures::default(),
             followers: AtomicUsize::new(0),
             ack_seconds: metrics::histogram!("doorbell_ack_seconds"),
             router: std::sync::OnceLock::new(),

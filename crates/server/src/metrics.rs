@@ -16,7 +16,6 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use crate::auth;
 use crate::front::Front;
 use crate::peer::Peer;
-use crate::problem::Problem;
 
 const COUNTERS: &[(&str, &str)] = &[
     ("doorbell_acks_total", "Events answered after their commit, by source and kind of decision"),
@@ -70,7 +69,7 @@ pub(crate) async fn render(
     let is_local =
         peer.socket.is_loopback() && !headers.contains_key("x-forwarded-for") && !headers.contains_key("forwarded");
     if !is_local && !auth::is_admin(&front, &headers) {
-        return Problem::unauthorized().into_response();
+        return auth::unauthorized(&front, Some(peer.remote)).into_response();
     }
     let mut text = front.options.metrics.as_ref().map(|handle| handle.render()).unwrap_or_default();
     match front.probe.stats(&front).await {

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use doorbell_core::provider::Via;
 use http::HeaderMap;
 use ipnet::IpNet;
 
@@ -34,6 +35,11 @@ pub(crate) fn real(socket: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
         }
     }
     last
+}
+
+/// Whether the socket's peer is a proxy that may say of its client what only a proxy can know.
+pub(crate) fn via(socket: IpAddr, trusted: &[IpNet]) -> Via {
+    if is_trusted(socket.to_canonical(), trusted) { Via::TrustedProxy } else { Via::Anybody }
 }
 
 fn is_trusted(ip: IpAddr, trusted: &[IpNet]) -> bool {

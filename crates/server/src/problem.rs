@@ -60,6 +60,13 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
+    /// Too many tokens from this address opened nothing. A good one is let in all the same.
+    pub(crate) fn too_many_failures(wait: std::time::Duration) -> Self {
+        let detail = "too many tokens from this address opened nothing; a good one is let in at once";
+        let wait = Some(crate::reply::whole_seconds(wait));
+        Self { retry_after: wait, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "failed_auth_limited", detail) }
+    }
+
     /// The door's no, to an authorised caller: with the reason.
     pub(crate) fn refused(refused: &Refused) -> Self {
         let status = StatusCode::from_u16(refused.no.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -33,7 +33,8 @@ pub(crate) async fn result(
         Taken::Duplicate { event, runs } => (*event, runs.iter().map(|(t, r, _)| (t, *r)).collect()),
         Taken::Ignored { .. } => return None,
     };
-    let mut ended = Ended { house, wanted: runs.iter().map(|(_, r)| *r).collect(), found: HashMap::new() };
+    let wanted = runs.iter().map(|(_, r)| *r).collect();
+    let mut ended = Ended { house, wanted, is_enough: State::is_final, found: HashMap::new() };
     if ended.wanted.is_empty() || !ended.wait(notices, Instant::now() + limit).await {
         return None;
     }
@@ -54,6 +55,21 @@ pub(crate) async fn result(
         }
     }
     Some(reply::json(StatusCode::OK, &entry))
+}
+
+/// The run once it has ended or waits for a person; after `limit` as it is then. None: the store does not tell.
+pub(crate) async fn settled(
+    house: &House,
+    run: RunId,
+    notices: broadcast::Receiver<Notice>,
+    limit: Duration,
+) -> Option<Run> {
+    let is_enough = |state: State| state.is_final() || state == State::Waiting;
+    let mut ended = Ended { house, wanted: vec![run], is_enough, found: HashMap::new() };
+    match ended.wait(notices, Instant::now() + limit).await {
+        true => ended.found.remove(&run),
+        false => house.store.run(run).await.ok(),
+    }
 }
 
 /// The first run that was made or met.
@@ -77,6 +93,8 @@ fn output(run: &Run) -> Option<Box<serde_json::value::RawValue>> {
 struct Ended<'h> {
     house: &'h House,
     wanted: Vec<RunId>,
+    /// Whether a run in this state has come to where the caller wants it.
+    is_enough: fn(State) -> bool,
     found: HashMap<RunId, Run>,
 }
 
@@ -88,7 +106,9 @@ impl Ended<'_> {
             let moved = async {
                 loop {
                     match notices.recv().await {
-                        Ok(Notice::Moved(run, state)) if state.is_final() && self.wanted.contains(&run) => return,
+                        Ok(Notice::Moved(run, state)) if (self.is_enough)(state) && self.wanted.contains(&run) => {
+                            return;
+                        }
                         Ok(_) => {}
                         Err(RecvError::Lagged(_)) => return,
                         Err(RecvError::Closed) => std::future::pending().await,
@@ -111,7 +131,7 @@ impl Ended<'_> {
                 continue;
             }
             match self.house.store.run(*run).await {
-                Ok(found) if found.state.is_final() => {
+                Ok(found) if (self.is_enough)(found.state) => {
                     self.found.insert(*run, found);
                 }
                 _ => {}

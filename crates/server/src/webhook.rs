@@ -26,6 +26,8 @@ pub(crate) struct Arrived {
     pub(crate) body: Incoming,
     /// The real peer.
     pub(crate) remote: IpAddr,
+    /// Who handed it to us.
+    pub(crate) via: provider::Via,
 }
 
 /// What the door said, and how the connection goes on.
@@ -44,12 +46,13 @@ pub(crate) async fn ring(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
+    let via = peer::via(socket, &front.options.trusted_proxies);
     // Subscribed before the event is there: a run that ends at once is not missed.
     let waiting = match source.webhook().map(|w| w.respond) {
         Some(Respond::Result(limit)) => Some((front.house.store.notices(), limit)),
         Some(Respond::Accepted) | None => None,
     };
-    let asked = ask(front, source, Arrived { head, body, remote }, None).await;
+    let asked = ask(front, source, Arrived { head, body, remote, via }, None).await;
     let mut response = match asked.answer {
         Answer::Taken(taken) => answer(front, &taken, waiting).await,
         Answer::Handshake(answer) => reply::handshake(answer),
@@ -69,7 +72,7 @@ pub(crate) async fn ask(
     arrived: Arrived,
     verifier: Option<&provider::Verifier>,
 ) -> Asked {
-    let Arrived { head, body, remote } = arrived;
+    let Arrived { head, body, remote, via } = arrived;
     let remote = Some(remote);
     let refuse = |no: No, reason: String| async move {
         Answer::Refused(ingest::refuse_early(&front.house, Some(&source.name), remote, no, reason).await)
@@ -101,7 +104,7 @@ pub(crate) async fn ask(
             }
         },
     };
-    let read = Read { head: &head, body: &whole.bytes, remote, verifier };
+    let read = Read { head: &head, body: &whole.bytes, remote, via, verifier };
     stays(ask_read(front, source, read).await)
 }
 
@@ -111,13 +114,15 @@ pub(crate) struct Read<'r> {
     pub(crate) body: &'r bytes::Bytes,
     /// The real peer.
     pub(crate) remote: Option<IpAddr>,
+    /// Who brought it.
+    pub(crate) via: provider::Via,
     /// Stands in for the source's own.
     pub(crate) verifier: Option<&'r provider::Verifier>,
 }
 
 /// As [`ask`], for a contract that has read the body to know which check the request needs.
 pub(crate) async fn ask_read(front: &Front, source: &Arc<Source>, read: Read<'_>) -> Answer {
-    let Read { head, body, remote, verifier } = read;
+    let Read { head, body, remote, via, verifier } = read;
     let query = head.uri.query().unwrap_or_default();
     let url = source.webhook().and_then(|webhook| public_url(webhook, query));
     let request = provider::Request {
@@ -127,6 +132,7 @@ pub(crate) async fn ask_read(front: &Front, source: &Arc<Source>, read: Read<'_>
         query,
         headers: &head.headers,
         body,
+        via,
     };
     ingest::admit(&front.house, source, Ring { request, remote, verifier }).await
 }
@@ -150,6 +156,7 @@ async fn greet(
         query,
         headers: &head.headers,
         body: &nothing,
+        via: provider::Via::Anybody,
     };
     ingest::greet(&front.house, source, Ring { request, remote, verifier: None }).await
 }

@@ -89,7 +89,13 @@ impl Try {
         };
         let (sink, stop) = (Arc::new(Sink::default()), Stop::default());
         let attempt = Attempt {
-            envelope: Arc::new(Envelope { run, event, prompt: prompt.into(), events: Vec::new() }),
+            envelope: Arc::new(Envelope {
+                run,
+                event,
+                prompt: prompt.into(),
+                events: Vec::new(),
+                scenario_inputs: Default::default(),
+            }),
             time_limit: PATIENCE,
             run_token: Secret::new("run-token"),
             api_url: Some("http://127.0.0.1:8080".into()),

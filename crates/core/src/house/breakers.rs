@@ -54,6 +54,18 @@ impl House {
         }
     }
 
+    /// The agent will call back on a run of its own.
+    pub(crate) fn attempt_deferred(&self, agent: &Agent, run: RunId) {
+        let is_moved = self.breakers.lock().get_mut(&agent.name).is_some_and(|breaker| {
+            let before = *breaker;
+            breaker.deferred(run);
+            before != *breaker
+        });
+        if is_moved {
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
     /// An attempt of the agent ended.
     pub(crate) async fn attempt_ended(&self, agent: &Agent, run: RunId, sign: Sign) {
         let Some(settings) = agent.breaker else { return };

@@ -110,9 +110,11 @@ impl Whole {
         let kept = webhook.kept_headers.of(ring.request.headers);
         match self {
             Self::Plain(body, view) => {
-                let plain = |(body, view): (Body, Value)| {
+                let plain = |Part { own, view, beside }: Part| {
+                    // Labels are the event's own: an id that stands beside the list would be one for all of them.
                     let labels = webhook.preset.labels(&ring.request, &view);
-                    let as_sent = body.raw().clone();
+                    let as_sent = own.raw().clone();
+                    let (body, view) = beside.unwrap_or((own, view));
                     let body = without_secrets(webhook, body)?;
                     Ok(Letter { labels, headers: kept.clone(), body, view, as_sent })
                 };
@@ -144,14 +146,29 @@ fn unreadable(error: &Unreadable) -> Box<Early> {
     Early::verified(No::Unreadable, "unreadable", error.to_string())
 }
 
-fn split(source: &Source, webhook: &Webhook, body: Body, view: Value) -> Result<Vec<(Body, Value)>, Box<Early>> {
-    let Some(path) = &webhook.preset.payload.batch else { return Ok(vec![(body, view)]) };
-    let parts = body.split(path).map_err(|e| unreadable(&e))?;
-    parts
-        .into_iter()
-        .map(|part| part.project(&source.paths).map(|view| (part, view)))
-        .collect::<Result<_, _>>()
-        .map_err(|e| unreadable(&e))
+/// One event of a body.
+struct Part {
+    /// As it was sent.
+    own: Body,
+    view: Value,
+    /// With what stood beside the list of its batch, if anything did.
+    beside: Option<(Body, Value)>,
+}
+
+fn split(source: &Source, webhook: &Webhook, body: Body, view: Value) -> Result<Vec<Part>, Box<Early>> {
+    let Some(path) = &webhook.preset.payload.batch else { return Ok(vec![Part { own: body, view, beside: None }]) };
+    parts(source, &body, path).map_err(|e| unreadable(&e))
+}
+
+fn parts(source: &Source, body: &Body, path: &[String]) -> Result<Vec<Part>, Unreadable> {
+    let siblings = body.siblings(path)?;
+    let part = |own: Body| {
+        let view = own.project(&source.paths)?;
+        let beside = own.beside(&siblings)?;
+        let beside = beside.map(|body| body.project(&source.paths).map(|view| (body, view))).transpose()?;
+        Ok(Part { own, view, beside })
+    };
+    body.split(path)?.into_iter().map(part).collect()
 }
 
 /// The body as it is kept. Where the preset knows of a secret in it (Slack's `token`), the body is kept as JSON without

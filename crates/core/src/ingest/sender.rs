@@ -64,7 +64,11 @@ async fn with_key(
     }
     match verdict {
         Err(Refusal::KeyUnreadable) => Err(KeyUnavailable::unreadable()),
-        verdict => Ok(verdict),
+        Err(refusal) => Ok(Err(refusal)),
+        Ok(verified) => {
+            keys.prove(url);
+            Ok(Ok(verified))
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod duplicates;
 mod members;
 mod paths;
 mod project;
+mod siblings;
 mod split;
 mod surrogates;
 #[cfg(test)]
@@ -290,6 +291,23 @@ impl Body {
         project::json(&self.json, &Paths::default())?;
         let parts = split::elements(&self.json, path)?;
         Ok(parts.into_iter().map(|part| Self { format: Format::Json, raw: part.clone(), json: part }).collect())
+    }
+
+    /// The short values beside the list at `path`, if that is a member of the body itself; for [`Body::beside`].
+    pub fn siblings(&self, path: &[String]) -> Result<Vec<(String, Bytes)>, Unreadable> {
+        match (self.format, path) {
+            (Format::Json | Format::FormJson { .. }, [list]) => siblings::of(&self.json, list),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// This element of a batch with what stood beside the list; what it has itself stays. None if that is all of it.
+    pub fn beside(&self, siblings: &[(String, Bytes)]) -> Result<Option<Self>, Unreadable> {
+        if siblings.is_empty() || self.format != Format::Json {
+            return Ok(None);
+        }
+        let joined = siblings::joined(&self.json, siblings)?;
+        Ok(joined.map(|text| Self { format: Format::Json, raw: text.clone(), json: text }))
     }
 
     /// The members of a JSON object, each the sender's text for it; none if the body is none. Checks the whole document.

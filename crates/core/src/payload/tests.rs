@@ -250,3 +250,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_event_of_a_batch_keeps_the_short_values_that_stood_beside_the_list() {
+    let path = ["entry".to_owned()];
+    let joined = |text: &str| -> Vec<String> {
+        let whole = body(text);
+        let siblings = whole.siblings(&path).unwrap();
+        let parts = whole.split(&path).unwrap().into_iter();
+        let text = |own: Body| own.beside(&siblings).unwrap().unwrap_or(own).value().unwrap().to_string();
+        parts.map(text).collect()
+    };
+    let long = "x".repeat(300);
+    for (text, wanted) in [
+        (
+            r#"{"object":"page","entry":[{"id":1},{"id":2}]}"#,
+            &[r#"{"id":1,"object":"page"}"#, r#"{"id":2,"object":"page"}"#][..],
+        ),
+        (r#"{"object":"page","entry":[{}, 7, "a", [1]]}"#, &[r#"{"object":"page"}"#, "7", "\"a\"", "[1]"]),
+        (r#"{"id":"whole","entry":[{"id":"own"}],"live":true,"n":1}"#, &[r#"{"id":"own","live":true,"n":1}"#]),
+        (r#"{"a":{"x":1},"b":[1],"c":null,"entry":[{"id":1}]}"#, &[r#"{"id":1}"#]),
+        (r#"{"a\"b":"c\"d","entry":[ {"id":1} ]}"#, &[r#"{"a\"b":"c\"d","id":1}"#]),
+        (&format!(r#"{{"a":"{long}","z":1,"entry":[{{"id":1}}]}}"#), &[r#"{"id":1,"z":1}"#]),
+        (r#"{"entry":"x","entry":[{"id":1}],"o":1,"o":2}"#, &[r#"{"id":1,"o":2}"#]),
+    ] {
+        assert_eq!(joined(text), wanted, "{text}");
+    }
+    // Only of the body itself: what is beside a list further in has another meaning.
+    assert!(body(r#"{"o":1,"data":{"entry":[]}}"#).siblings(&["data".into(), "entry".into()]).unwrap().is_empty());
+}

@@ -224,7 +224,15 @@ mod tests {
 
     fn ask<T>(method: &Method, query: &str, body: &str, use_it: impl FnOnce(&Request<'_>) -> T) -> T {
         let (headers, body) = (HeaderMap::new(), Bytes::copy_from_slice(body.as_bytes()));
-        use_it(&Request { method, url: None, path: "/", query, headers: &headers, body: &body })
+        use_it(&Request {
+            method,
+            url: None,
+            path: "/",
+            query,
+            headers: &headers,
+            body: &body,
+            via: crate::provider::Via::Anybody,
+        })
     }
 
     fn answer(view: &Value) -> Option<Answer> {
@@ -292,7 +300,15 @@ mod tests {
     fn the_mac_of_a_challenge_lets_no_request_in() {
         let said = |verifier: &Verifier, body: &str, headers: &HeaderMap| {
             let (method, body) = (Method::POST, Bytes::copy_from_slice(body.as_bytes()));
-            let request = Request { method: &method, url: None, path: "/", query: "", headers, body: &body };
+            let request = Request {
+                method: &method,
+                url: None,
+                path: "/",
+                query: "",
+                headers,
+                body: &body,
+                via: crate::provider::Via::Anybody,
+            };
             verifier.verify(&request, crate::Timestamp::from_secs(1_760_000_000)).is_ok()
         };
         let made = |id: &str, secret: &str| {

@@ -54,7 +54,7 @@ impl Preset {
     /// Every place that holds a secret: the token or password of the scheme, and what the preset lists.
     pub fn secret_places(&self) -> Vec<Place> {
         let mut places = self.secrets.clone();
-        if let Scheme::Token { .. } | Scheme::Basic = self.scheme {
+        if let Scheme::Token { .. } | Scheme::Basic | Scheme::ClientCert(_) = self.scheme {
             places.extend(self.credentials());
         }
         places

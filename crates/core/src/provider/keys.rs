@@ -42,7 +42,7 @@ pub enum BadSecret {
     },
     /// There is one, and nothing would ever look at it.
     #[error(
-        "provider `{provider}` checks nothing, so its secret would protect nothing: take `secret` out, or choose an `auth`"
+        "provider `{provider}` looks at no secret, so it would protect nothing: take `secret` out, or choose another `auth`"
     )]
     Unused {
         /// The preset.

@@ -63,7 +63,7 @@ impl Preset {
             Scheme::Signed(signed) => signed.places.contains(place) || signed.templates.iter().all(|t| t.covers(place)),
             Scheme::Jwt(rule) => rule.body.is_some() && matches!(place, Place::Body(_) | Place::Form(_)),
             Scheme::Sns => place.body_path().is_some_and(sns::is_signed),
-            Scheme::Token { .. } | Scheme::Basic | Scheme::None => false,
+            Scheme::Token { .. } | Scheme::Basic | Scheme::ClientCert(_) | Scheme::None => false,
         };
         label.pieces().iter().all(|piece| match piece {
             Piece::Literal(_) => true,

@@ -11,11 +11,13 @@
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
 //!                           encoding   jwt, jwks   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept
+//! client_cert   what a trusted proxy tells of a certificate
 //! sns     what is signed, and whose certificate   published   keys that are fetched
 //! sign    the other side, for tests, `send` and `demo`
 //! ```
 
 mod canonical;
+mod client_cert;
 mod credential;
 mod encoding;
 mod handshake;
@@ -47,6 +49,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+pub use client_cert::{ClientCertRule, Fingerprint, San, Told, XFCC};
 pub use credential::PATH_TOKEN_BYTES_MIN;
 pub use encoding::{Encoding, TimeUnit};
 pub use handshake::{Answer, Handshake, Order, Wanted};
@@ -87,6 +90,17 @@ pub struct Request<'r> {
     pub headers: &'r HeaderMap,
     /// The raw body.
     pub body: &'r Bytes,
+    /// Who handed it to us.
+    pub via: Via,
+}
+
+/// Who handed a request to us. What only a proxy may say of its client counts from nobody else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Via {
+    /// The socket's peer is nobody in particular.
+    Anybody,
+    /// The socket's peer is one of `server.trusted_proxies`.
+    TrustedProxy,
 }
 
 /// File name and text of every built-in preset; `build.rs` makes the list.

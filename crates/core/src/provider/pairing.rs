@@ -100,8 +100,15 @@ mod tests {
             headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
         let body = Bytes::new();
-        let request =
-            Request { method: &Method::POST, url: None, path: "/", query: "", headers: &headers, body: &body };
+        let request = Request {
+            method: &Method::POST,
+            url: None,
+            path: "/",
+            query: "",
+            headers: &headers,
+            body: &body,
+            via: crate::provider::Via::Anybody,
+        };
         asana.offer(&request, &Value::Null, state, NOW)
     }
 

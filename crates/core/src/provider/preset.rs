@@ -276,6 +276,7 @@ impl Preset {
             Scheme::Token { place, .. } => vec![place.clone()],
             Scheme::Basic => vec![Place::Header(http::header::AUTHORIZATION)],
             Scheme::Sns => vec![Place::Body(vec!["Signature".to_owned()])],
+            Scheme::ClientCert(rule) => rule.headers().into_iter().map(Place::Header).collect(),
             Scheme::None => Vec::new(),
         }
     }

@@ -1,11 +1,13 @@
 //! Keys that a sender publishes at an address of its own and names in each request (Amazon SNS: a certificate).
 //!
 //! The request chooses the address, so a stranger chooses it too. Three things keep that harmless: a [`KeyUrl`] is made only
-//! of a URL on the sender's own hosts; [`KeyCache`] asks for each at most once a minute, keeps few, and bounds time and size;
+//! of a URL on the sender's own hosts; [`KeyCache`] asks for each at most once a minute, keeps few (those that have proved a
+//! request before those that have not), bounds time and size, and lets nobody wait for another key than his own;
 //! and while a key cannot be had the answer is [`KeyUnavailable`], which the door says as 503: neither let in nor turned away.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex as Latch, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -58,11 +60,18 @@ struct Entry {
     fault: String,
 }
 
+/// One address, with whether a key from there has ever been right.
+#[derive(Default)]
+struct Slot {
+    // Held over a fetch, so that a key is fetched once for all who wait for it; each fetch is bounded by `LIMITS`.
+    entry: Mutex<Entry>,
+    is_proved: AtomicBool,
+}
+
 /// The keys that were fetched.
 pub struct KeyCache {
     fetch: Arc<dyn Fetch>,
-    // One lock: a key is fetched once for all who wait, and each fetch is bounded by `LIMITS`.
-    entries: Mutex<BTreeMap<KeyUrl, Entry>>,
+    slots: Latch<BTreeMap<KeyUrl, Arc<Slot>>>,
 }
 
 impl std::fmt::Debug for KeyCache {
@@ -97,7 +106,7 @@ impl KeyUrl {
 impl KeyCache {
     /// An empty cache that fetches with `fetch`.
     pub fn new(fetch: Arc<dyn Fetch>) -> Self {
-        Self { fetch, entries: Mutex::default() }
+        Self { fetch, slots: Latch::default() }
     }
 
     /// What stands at `url`: kept, or fetched now.
@@ -105,15 +114,8 @@ impl KeyCache {
     /// # Errors
     /// If it is not kept and cannot be fetched, or was tried less than a minute ago in vain.
     pub async fn get(&self, url: &KeyUrl, now: Timestamp) -> Result<Bytes, KeyUnavailable> {
-        let mut entries = self.entries.lock().await;
-        if !entries.contains_key(url) && entries.len() >= KEYS_MAX {
-            // A flood of names must not push out the keys that are in use: only what was tried in vain goes.
-            entries.retain(|_, e| e.key.is_some() || e.tried.is_some_and(|t| now.since(t) < AGAIN_AFTER));
-            if entries.len() >= KEYS_MAX {
-                return Err(KeyUnavailable("too many addresses of keys were named".to_owned()));
-            }
-        }
-        let entry = entries.entry(url.clone()).or_default();
+        let slot = self.slot(url, now)?;
+        let mut entry = slot.entry.lock().await;
         if let Some((key, at)) = &entry.key
             && now.since(*at) < FRESH
         {
@@ -143,8 +145,8 @@ impl KeyCache {
     /// # Errors
     /// If it cannot be fetched, or could not less than a minute ago.
     pub async fn renew(&self, url: &KeyUrl, had: &Bytes, now: Timestamp) -> Result<Bytes, KeyUnavailable> {
-        let mut entries = self.entries.lock().await;
-        let entry = entries.entry(url.clone()).or_default();
+        let slot = self.slot(url, now)?;
+        let mut entry = slot.entry.lock().await;
         if let Some((key, _)) = entry.key.as_ref().filter(|(key, _)| key != had) {
             return Ok(key.clone());
         }
@@ -163,6 +165,35 @@ impl KeyCache {
                 Err(KeyUnavailable(fault))
             }
         }
+    }
+
+    /// Says that the key at `url` was right: it is kept before those that never were, which anybody may have named.
+    pub fn prove(&self, url: &KeyUrl) {
+        if let Some(slot) = self.lock().get(url) {
+            slot.is_proved.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<KeyUrl, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The place of one address, made where there is room.
+    fn slot(&self, url: &KeyUrl, now: Timestamp) -> Result<Arc<Slot>, KeyUnavailable> {
+        let mut slots = self.lock();
+        if !slots.contains_key(url) && slots.len() >= KEYS_MAX {
+            // A flood of names must not push out the keys that are in use, nor have us ask without end: only what has proved
+            // nothing goes, and not within its minute. One that is being fetched is locked, and stays.
+            let is_young = |slot: &Slot| {
+                let entry = slot.entry.try_lock();
+                entry.map_or(true, |e| e.tried.is_some_and(|tried| now.since(tried) < AGAIN_AFTER))
+            };
+            slots.retain(|_, slot| slot.is_proved.load(Ordering::Relaxed) || is_young(slot));
+            if slots.len() >= KEYS_MAX {
+                return Err(KeyUnavailable("too many addresses of keys were named".to_owned()));
+            }
+        }
+        Ok(Arc::clone(slots.entry(url.clone()).or_default()))
     }
 
     /// Asks `url` once and keeps nothing: a confirmation that the sender wants.
@@ -188,7 +219,7 @@ mod tests {
     use super::*;
     use crate::ports::FetchError;
     use async_trait::async_trait;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     /// A host that is up or down, and how often it was asked.
     #[derive(Default)]
@@ -278,6 +309,63 @@ mod tests {
         }
         assert_eq!(host.asked.load(Ordering::SeqCst), KEYS_MAX);
         assert!(cache.get(&url(0), at(2)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_proved_nothing_makes_room_after_its_minute_and_what_did_stays() {
+        let host = Arc::new(Host::default());
+        let cache = KeyCache::new(host.clone());
+        for n in 0..KEYS_MAX {
+            assert!(cache.get(&url(n), at(0)).await.is_ok());
+        }
+        cache.prove(&url(3));
+        assert!(cache.get(&url(100), at(59)).await.is_err(), "no more than so many in a minute");
+        assert!(
+            cache.get(&url(100), at(60)).await.is_ok(),
+            "keys that were there and fitted nothing are no reason to refuse"
+        );
+        let asked = host.asked.load(Ordering::SeqCst);
+        assert!(cache.get(&url(3), at(61)).await.is_ok());
+        assert_eq!(host.asked.load(Ordering::SeqCst), asked, "it was kept");
+        assert!(cache.get(&url(4), at(61)).await.is_ok());
+        assert_eq!(host.asked.load(Ordering::SeqCst), asked + 1, "it was not");
+    }
+
+    /// A host that answers once it is let.
+    struct Slow(tokio::sync::Semaphore);
+
+    #[async_trait]
+    impl Fetch for Slow {
+        async fn fetch(
+            &self,
+            request: http::Request<Bytes>,
+            _: FetchLimits,
+        ) -> Result<http::Response<Bytes>, FetchError> {
+            if request.uri().path() == "/1.pem" {
+                let _ = self.0.acquire().await.map_err(|e| FetchError::Refused(e.to_string()))?;
+            }
+            Ok(http::Response::new(Bytes::from_static(b"key")))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_one_key_holds_up_nobody_who_wants_another() {
+        let host = Arc::new(Slow(tokio::sync::Semaphore::new(0)));
+        let cache = Arc::new(KeyCache::new(host.clone()));
+        let (one, two) = (url(1), url(1));
+        let (first, second) = (cache.clone(), cache.clone());
+        let mut waiting = [
+            tokio::spawn(async move { first.get(&one, at(0)).await }),
+            tokio::spawn(async move { second.get(&two, at(0)).await }),
+        ];
+        tokio::task::yield_now().await;
+        assert_eq!(cache.get(&url(2), at(0)).await.unwrap(), "key");
+        assert!(waiting.iter().all(|w| !w.is_finished()));
+        // One place for two who wait: the second gets what the first was given.
+        host.0.add_permits(1);
+        for w in &mut waiting {
+            assert_eq!(w.await.unwrap().unwrap(), "key");
+        }
     }
 
     #[test]

@@ -86,6 +86,17 @@ pub enum Refusal {
     KeyUnknown,
     /// What stands where the sender publishes its key is no key. The door asks for it to be sent again.
     KeyUnreadable,
+    /// The proof is in a header that only a trusted proxy may set, and the request did not come from one.
+    NotFromProxy,
+    /// The proxy says that the client's certificate is not good.
+    CertificateRefused {
+        /// Where it says so.
+        place: Place,
+        /// What it should say.
+        wanted: String,
+    },
+    /// The client's certificate is another one; what of it is not listed.
+    CertificateMismatch(&'static str),
     /// The list whose elements are each checked is missing, empty or too long.
     NothingToCheck(Place),
 }
@@ -112,6 +123,9 @@ impl Refusal {
             Self::ClaimMismatch { .. } => "claim_mismatch",
             Self::KeyUnknown => "key_unknown",
             Self::KeyUnreadable => "key_unavailable",
+            Self::NotFromProxy => "not_from_proxy",
+            Self::CertificateRefused { .. } => "certificate_refused",
+            Self::CertificateMismatch(_) => "certificate_mismatch",
             Self::NothingToCheck(_) => "nothing_to_check",
         }
     }
@@ -148,6 +162,9 @@ impl Refusal {
             Self::ClaimMismatch { claim, wanted } => format!("{wanted} in the claim `{claim}`").into(),
             Self::KeyUnknown => "a token signed with one of the keys that the sender publishes".into(),
             Self::KeyUnreadable => "a key at the sender's address".into(),
+            Self::NotFromProxy => "one of server.trusted_proxies to tell of the client's certificate".into(),
+            Self::CertificateRefused { place, wanted } => format!("`{wanted}` in {place}").into(),
+            Self::CertificateMismatch(what) => format!("a certificate whose {what} is listed").into(),
             Self::NothingToCheck(place) => format!("a list of 1 to 1000 in {place}, each with its own proof").into(),
         }
     }
@@ -180,6 +197,9 @@ impl Refusal {
             Self::ClaimMismatch { .. } => "something else".into(),
             Self::KeyUnknown => "the name of another key".into(),
             Self::KeyUnreadable => "something that is no key".into(),
+            Self::NotFromProxy => "a request from elsewhere".into(),
+            Self::CertificateRefused { .. } => "something else: the proxy did not find the certificate good".into(),
+            Self::CertificateMismatch(_) => "another one, or none".into(),
             Self::NothingToCheck(_) => "none, no elements, or too many".into(),
         }
     }

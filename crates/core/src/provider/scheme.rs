@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{
 };
 use aws_lc_rs::{digest, hmac};
 
+use super::client_cert::ClientCertRule;
 use super::encoding::{Encoding, TimeUnit};
 use super::key_form::KeyForm;
 use super::published::KeyUrl;
@@ -37,6 +38,8 @@ pub enum Scheme {
     Basic,
     /// Amazon SNS: signed with a key whose certificate has to be fetched. The secret is the topic's ARN, which is compared.
     Sns,
+    /// A client certificate that a trusted proxy has checked. Needs no secret: the rule says which certificates.
+    ClientCert(Box<ClientCertRule>),
     /// Nothing is checked. Has to be asked for by name.
     None,
 }
@@ -218,6 +221,7 @@ impl Scheme {
             Self::Token { .. } => "token",
             Self::Basic => "basic",
             Self::Sns => "sns",
+            Self::ClientCert(_) => "client-cert",
             Self::None => "none",
         }
     }
@@ -228,7 +232,7 @@ impl Scheme {
             Self::Sns => true,
             Self::Signed(signed) => signed.published.is_some(),
             Self::Jwt(rule) => rule.key_set.is_some(),
-            Self::Token { .. } | Self::Basic | Self::None => false,
+            Self::Token { .. } | Self::Basic | Self::ClientCert(_) | Self::None => false,
         }
     }
 

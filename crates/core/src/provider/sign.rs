@@ -10,12 +10,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, InvalidHeaderValue};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
-use super::Request;
 use super::jwt;
 use super::preset::{CloudEvents, Preset};
 use super::scheme::{Algorithm, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace};
 use super::select::Place;
 use super::signed::{IsDigested, Material, Piece, Template, Unsignable};
+use super::{Request, Via};
 use crate::{Secret, Timestamp};
 
 /// A request about to be signed.
@@ -99,7 +99,7 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
     match &preset.scheme {
         Scheme::None => {}
         scheme if scheme.fetches_keys() => return Err(SignError::NotOurs),
-        Scheme::Sns => return Err(SignError::NotOurs),
+        Scheme::Sns | Scheme::ClientCert(_) => return Err(SignError::NotOurs),
         Scheme::Basic => {
             let value = format!("Basic {}", STANDARD.encode(secret.expose()));
             parts.headers.insert(AUTHORIZATION, sensitive(&value)?);
@@ -187,7 +187,8 @@ fn add_signature(
         draft.url.and_then(|u| u.split_once("://")).map_or("/", |(_, rest)| rest.find('/').map_or("/", |i| &rest[i..]));
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let headers = &parts.headers;
-    let request = Request { method: draft.method, url: draft.url, path, query, headers, body: draft.body };
+    let request =
+        Request { method: draft.method, url: draft.url, path, query, headers, body: draft.body, via: Via::Anybody };
     let key = signed.key.decode(secret.expose()).map_err(SignError::BadSecret)?;
     let material = Material {
         request: &request,

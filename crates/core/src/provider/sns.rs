@@ -52,9 +52,11 @@ impl SnsMessage {
         let signature = Encoding::Base64.decode_long(signature.as_bytes());
         let signature = signature.ok_or_else(|| malformed("Signature", "base64", "something else"))?;
         let url = text("SigningCertURL").ok_or_else(|| Refusal::PartMissing(place("SigningCertURL")))?;
-        let certificate = KeyUrl::pinned(url, is_amazon, ".pem");
+        let topic = text("TopicArn").unwrap_or_default().to_owned();
+        let host = host_of(&topic).ok_or_else(|| malformed("TopicArn", "arn:aws:sns:<region>:…", "something else"))?;
+        let certificate = KeyUrl::pinned(url, |found| found == host, ".pem");
         let certificate = certificate.ok_or_else(|| {
-            malformed("SigningCertURL", "a .pem file on sns.<region>.amazonaws.com", "another address")
+            malformed("SigningCertURL", "a .pem file on the host of the topic's region", "another address")
         })?;
         let names: &[&str] = match text("Type") {
             Some("Notification" | "UnsubscribeConfirmation") if text("Token").is_none() => &NOTIFICATION,
@@ -70,8 +72,7 @@ impl SnsMessage {
             }
         }
         let is_asked = text("Type") == Some("SubscriptionConfirmation");
-        let subscribe = text("SubscribeURL").filter(|_| is_asked).and_then(subscribe_url);
-        let topic = text("TopicArn").unwrap_or_default().to_owned();
+        let subscribe = text("SubscribeURL").filter(|_| is_asked).and_then(|url| subscribe_url(url, &host));
         Ok(Self { text: signed, topic, signature, algorithm, certificate, subscribe })
     }
 
@@ -100,19 +101,28 @@ impl SnsMessage {
     }
 }
 
-/// `sns.<region>.amazonaws.com`, or `.com.cn`.
-fn is_amazon(host: &str) -> bool {
-    let region = host
-        .strip_prefix("sns.")
-        .and_then(|rest| rest.strip_suffix(".amazonaws.com").or_else(|| rest.strip_suffix(".amazonaws.com.cn")));
-    region.is_some_and(|r| r.len() >= 3 && r.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'))
+/// The one host of the topic's region: `sns.<region>.amazonaws.com`, in China `.com.cn`.
+fn host_of(topic: &str) -> Option<String> {
+    let mut parts = topic.split(':');
+    let (Some("arn"), Some(partition), Some("sns"), Some(region)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let end = match partition {
+        "aws" | "aws-us-gov" => "amazonaws.com",
+        "aws-cn" => "amazonaws.com.cn",
+        _ => return None,
+    };
+    (region.len() >= 3 && is_plain(region)).then(|| format!("sns.{region}.{end}"))
 }
 
 /// A confirmation's URL has a query; the rest of it has to be as strict as a certificate's.
-fn subscribe_url(url: &str) -> Option<KeyUrl> {
+fn subscribe_url(url: &str, host: &str) -> Option<KeyUrl> {
     let (base, query) = url.split_once('?')?;
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~=&:%".contains(&b);
-    KeyUrl::pinned(base, is_amazon, "")?;
+    KeyUrl::pinned(base, |found| found == host, "")?;
     query.bytes().all(is_plain).then(|| KeyUrl::checked(url))
 }
 
@@ -180,18 +190,37 @@ mod tests {
     }
 
     #[test]
-    fn only_amazon_s_hosts_count() {
-        for host in ["sns.us-west-2.amazonaws.com", "sns.cn-north-1.amazonaws.com.cn"] {
-            assert!(is_amazon(host), "{host}");
-        }
-        for host in [
-            "sns.us-west-2.amazonaws.com.evil",
-            "evil.amazonaws.com",
-            "sns..amazonaws.com",
-            "sns.a.b.amazonaws.com",
-            "amazonaws.com",
+    fn a_topic_s_keys_stand_on_the_one_host_of_its_region() {
+        for (topic, host) in [
+            ("arn:aws:sns:us-west-2:123456789012:door", Some("sns.us-west-2.amazonaws.com")),
+            ("arn:aws-us-gov:sns:us-gov-west-1:1:x", Some("sns.us-gov-west-1.amazonaws.com")),
+            ("arn:aws-cn:sns:cn-north-1:1:x", Some("sns.cn-north-1.amazonaws.com.cn")),
+            ("arn:aws:sqs:us-west-2:1:x", None),
+            ("arn:aws:sns::1:x", None),
+            ("arn:aws:sns:evil.example/x:1:x", None),
+            ("arn:evil:sns:us-west-2:1:x", None),
+            ("us-west-2", None),
+            ("", None),
         ] {
-            assert!(!is_amazon(host), "{host}");
+            assert_eq!(host_of(topic).as_deref(), host, "{topic}");
+        }
+        let message = |certificate: &str| {
+            serde_json::json!({
+                "Type": "Notification", "MessageId": "1", "TopicArn": "arn:aws:sns:us-west-2:123456789012:door",
+                "Message": "m", "Timestamp": "t", "SignatureVersion": "1", "Signature": "AAAA",
+                "SigningCertURL": certificate,
+            })
+            .to_string()
+        };
+        let read = |certificate: &str| SnsMessage::read(message(certificate).as_bytes());
+        assert!(read("https://sns.us-west-2.amazonaws.com/SimpleNotificationService-1.pem").is_ok());
+        for elsewhere in [
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://sns.us-west-2.amazonaws.com.cn/x.pem",
+            "https://sns.us-west-2.amazonaws.com.evil/x.pem",
+            "https://evil.amazonaws.com/x.pem",
+        ] {
+            assert_eq!(read(elsewhere).unwrap_err().code(), "signature_malformed", "{elsewhere}");
         }
     }
 }

@@ -123,8 +123,8 @@ impl Verifier {
     pub fn new(preset: Arc<Preset>, secrets: &[Secret], options: VerifyOptions) -> Result<Self, BadSecret> {
         let provider = || preset.id.clone();
         match (&preset.scheme, secrets.is_empty()) {
-            (Scheme::None, false) => return Err(BadSecret::Unused { provider: provider() }),
-            (Scheme::None, true) => {}
+            (Scheme::None | Scheme::ClientCert(_), false) => return Err(BadSecret::Unused { provider: provider() }),
+            (Scheme::None | Scheme::ClientCert(_), true) => {}
             (_, true) => return Err(BadSecret::Missing { provider: provider() }),
             (_, false) => {}
         }
@@ -148,7 +148,7 @@ impl Verifier {
                 let wanted = "it should be 16 to 200 letters, digits, `-`, `_`, `.` or `~`, since it stands in a URL";
                 return Err(BadSecret::Unreadable { index, provider: provider(), wanted });
             }
-            Scheme::Token { .. } | Scheme::Sns | Scheme::None => Keys::Plain(secrets.to_vec()),
+            Scheme::Token { .. } | Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => Keys::Plain(secrets.to_vec()),
         };
         let in_body = |place: &Place| matches!(place, Place::Body(_));
         let looks_into_body = preset.each.is_some()
@@ -224,7 +224,7 @@ impl Verifier {
             }
             Scheme::Jwt(rule) => self.token(rule, jwt::Trusted::Published(key, &self.keys), request, None, now)?,
             Scheme::Signed(signed) => self.published(signed, request, key, now)?,
-            Scheme::Token { .. } | Scheme::Basic | Scheme::None => {
+            Scheme::Token { .. } | Scheme::Basic | Scheme::ClientCert(_) | Scheme::None => {
                 return Err(Refusal::SignatureMismatch { secrets: 0 });
             }
         };
@@ -306,6 +306,7 @@ impl Verifier {
     ) -> Result<(Option<usize>, Proof), Refusal> {
         let (secret, proof) = match &self.preset.scheme {
             Scheme::None => return Ok((None, Proof::Nothing)),
+            Scheme::ClientCert(rule) => return rule.check(request).map(|()| (None, Proof::Credential)),
             // Never without its key, which `verify_with` is given.
             scheme if scheme.fetches_keys() => return Err(Refusal::SignatureMismatch { secrets: 0 }),
             Scheme::Signed(signed) => self.signature(signed, &self.keys, request, body, now)?,

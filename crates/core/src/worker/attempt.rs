@@ -85,6 +85,7 @@ async fn carry_out(inner: &Inner, agent: &Agent, trigger: &Trigger, work: Work, 
             Ok(Finished::Done) => {
                 inner.leases.remove(lease);
                 inner.deferred.add(lease.run, slot);
+                house.attempt_deferred(agent, lease.run);
             }
             // It called back before we had noted that it would.
             Ok(Finished::Fenced) => inner.leases.remove(lease),

@@ -42,6 +42,7 @@ impl Rung {
             query,
             headers: &self.headers,
             body: &self.body,
+            via: doorbell_core::provider::Via::Anybody,
         })
     }
 

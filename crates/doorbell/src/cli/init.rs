@@ -125,7 +125,7 @@ fn is_offered(preset: &Preset) -> bool {
         Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)) && signed.key != KeyForm::NamedSha1,
         Scheme::Jwt(rule) => rule.algorithm == JwtAlgorithm::Hs256,
         Scheme::Token { .. } => true,
-        Scheme::Basic | Scheme::Sns | Scheme::None => false,
+        Scheme::Basic | Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => false,
     };
     !general && shared
 }

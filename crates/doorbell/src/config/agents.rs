@@ -9,6 +9,7 @@ use doorbell_core::breaker::Settings;
 use doorbell_core::retry::Retries;
 use serde_json::{Map, Value, json};
 
+use super::dress;
 use super::fault::{nearest, suggest};
 use super::secrets::{Secrets, for_agents, json_place};
 use super::section::At;
@@ -46,11 +47,11 @@ pub(super) fn name(at: &At<String>, what: &str, cx: &Cx<'_>) -> Option<Name> {
 
 pub(super) fn agents(written: &Written, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Vec<Agent> {
     // Every one is looked at, so that all faults are told.
-    let all: Vec<Option<Agent>> = written.agents.iter().map(|named| agent(named, cx, secrets)).collect();
+    let all: Vec<Option<Agent>> = written.agents.iter().map(|named| agent(named, written, cx, secrets)).collect();
     all.into_iter().flatten().collect()
 }
 
-fn agent(named: &Named<AgentWritten>, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Option<Agent> {
+fn agent(named: &Named<AgentWritten>, written: &Written, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Option<Agent> {
     let Named { name: at, table: AgentWritten { common, own } } = named;
     let key = format!("agents.{}", at.value);
     let name = name(at, "agent", cx);
@@ -59,7 +60,7 @@ fn agent(named: &Named<AgentWritten>, cx: &Cx<'_>, secrets: &Secrets<'_>) -> Opt
     let max_age = timeout(&common.max_age, &part("max_age"), cx).unwrap_or(MAX_AGE);
     let concurrency = above_zero(&common.concurrency, &part("concurrency"), cx).unwrap_or(1);
     let retries = retries(&common.retries, &key, cx);
-    let breaker = breaker(&common.breaker, &key, cx);
+    let breaker = breaker(&common.breaker, &key, cx).or_else(|| dress::breaker(written, &at.value));
     let kind = kind(common, at, &key, cx)?;
     let given: Map<String, Value> = own.iter().map(|(k, at)| ((*k).to_owned(), at.value.clone())).collect();
     note_secret_files(named, &key, secrets);

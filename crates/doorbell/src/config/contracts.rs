@@ -3,15 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use doorbell_core::Name;
 use doorbell_core::allowed::Allowed;
-use doorbell_core::limits::Quota;
 use doorbell_core::source::Source;
-use doorbell_core::trigger::WhenFull;
 use doorbell_server::Contracts;
-use doorbell_server::contracts::{CONTRACT, Datalayer, Promptise, Reading, Served, Wire, names_a_host};
+use doorbell_server::contracts::{
+    Aether, CONTRACT, Datalayer, Pattern, Promptise, Reading, STANDING_PATHS, Served, Wire, names_a_host,
+};
 
 use super::Cx;
 use super::agentex;
@@ -20,61 +19,13 @@ use super::fault::suggest;
 use super::secrets::Secrets;
 use super::section::At;
 use super::server::ServerSettings;
-use super::values::ContractAuth;
+use super::values::{ContractAuth, PatternWord};
 use super::written::{ContractTable, Named, ServeTable, Written};
 
 /// The contracts that there are.
-const KNOWN: &[&str] = &["datalayer", "promptise", "almyty", agentex::NAME];
+const KNOWN: &[&str] = &["datalayer", "promptise", "almyty", "aether", agentex::NAME];
 /// What their clients may call things: it stands in a path, as it is.
 const ID_BYTES_MAX: usize = 128;
-
-/// What a contract promises of the triggers that it serves, where the file says nothing else.
-pub(super) struct Dress {
-    /// Runs that may wait.
-    pub(super) max_queued: u32,
-    /// Characters of an event in a prompt.
-    pub(super) max_payload_chars: Option<usize>,
-    /// Whether a body is JSON if it can be, and text if not.
-    pub(super) is_json_or_text: bool,
-    /// Runs at once.
-    pub(super) max_concurrent: Option<u32>,
-    /// What happens beyond it.
-    pub(super) when_full: WhenFull,
-    /// Whether the senders are those that the contract with agents knows.
-    pub(super) is_of_agents: bool,
-    /// Requests a minute.
-    per_minute: Option<u32>,
-}
-
-impl Dress {
-    /// Requests in a time.
-    pub(super) fn rate(&self) -> Option<Quota> {
-        let count = self.per_minute?;
-        Quota::new(count, Duration::from_secs(60), format!("{count}/min"))
-    }
-}
-
-/// A queue this long is a flood or a dead agent: senders are told to come back rather than the disk be filled.
-const MAX_QUEUED: u32 = 100_000;
-
-/// The promises for the trigger of this name.
-pub(super) fn dress(written: &Written, trigger: &str) -> Dress {
-    let rings = |at: &At<ServeTable>| at.value.trigger.as_ref().is_some_and(|t| t.value == trigger);
-    let served = |contract: &str| {
-        let mut tables = written.contracts.iter().filter(|c| c.name.value == contract);
-        tables.any(|c| c.table.serve.iter().flat_map(|s| s.value.values()).any(rings))
-    };
-    let (promptise, almyty) = (served("promptise"), served("almyty"));
-    Dress {
-        max_queued: if promptise { 1000 } else { MAX_QUEUED },
-        max_payload_chars: promptise.then_some(20_000),
-        is_json_or_text: promptise,
-        max_concurrent: almyty.then_some(10),
-        when_full: if almyty { WhenFull::Reject } else { WhenFull::Hold },
-        is_of_agents: agentex::rings(written, trigger),
-        per_minute: almyty.then_some(100),
-    }
-}
 
 /// What one thing served is made with.
 struct Serving<'a> {
@@ -126,6 +77,7 @@ pub(super) fn contracts(
     }
     check_made(&served, sources, written, cx);
     check_twins(&served, sources, written, cx);
+    check_listeners(&served, sources, written, cx);
     Contracts::new(served).with_agentex(with_agents)
 }
 
@@ -217,6 +169,7 @@ impl Serving<'_> {
             "datalayer" => (&["enabled", "event_source", "description", "allowed_ips", "metadata"], self.datalayer()),
             "almyty" => (&[], Some(Wire::Almyty)),
             "promptise" => (&["path"], self.promptise(address)),
+            "aether" => (&["path", "pattern", "input"], self.aether()),
             _ => return None,
         };
         self.check_keys(taken);
@@ -233,6 +186,8 @@ impl Serving<'_> {
             ("allowed_ips", table.allowed_ips.as_ref().map(|a| a.offset)),
             ("metadata", table.metadata.as_ref().map(|a| a.offset)),
             ("path", table.path.as_ref().map(|a| a.offset)),
+            ("pattern", table.pattern.as_ref().map(|a| a.offset)),
+            ("input", table.input.as_ref().map(|a| a.offset)),
         ];
         for (word, offset) in given.into_iter().filter_map(|(word, at)| at.map(|at| (word, at))) {
             if !taken.contains(&word) {
@@ -279,16 +234,68 @@ impl Serving<'_> {
 
 impl Serving<'_> {
     fn promptise(&self, address: SocketAddr) -> Option<Wire> {
-        let path = self.table.value.path.as_ref();
-        if let Some((at, (problem, advice))) = path.and_then(|at| Some((at, super::paths::wrong(&at.value)?))) {
+        let path = self.path("/webhook")?;
+        Some(Wire::Promptise(Promptise { path, port: address.port(), is_loopback: address.ip().is_loopback() }))
+    }
+
+    fn aether(&self) -> Option<Wire> {
+        let table = &self.table.value;
+        let (pattern, path) = match table.pattern.as_ref().map(|at| at.value) {
+            None | Some(PatternWord::Trigger) => (Pattern::Trigger, "/trigger"),
+            Some(PatternWord::Github) => (Pattern::Github, "/github"),
+        };
+        if let Some(at) = table.input.as_ref().filter(|at| !is_input_name(&at.value)) {
+            let problem = format!("`{:.80}` is not a name for an input", at.value);
+            let advice = "Use up to 64 letters, digits and `_`, as in \"webhookEvent\".";
+            self.cx.report.error(at.offset, &format!("{}.input", self.key), problem, advice);
+            return None;
+        }
+        Some(Wire::Aether(Aether { path: self.path(path)?, pattern }))
+    }
+
+    /// Where it listens; none if that cannot be.
+    fn path(&self, default: &str) -> Option<String> {
+        let Some(at) = &self.table.value.path else { return Some(default.to_owned()) };
+        let standing = || {
+            let is_standing = STANDING_PATHS.contains(&at.value.as_str());
+            is_standing
+                .then(|| (format!("`{}` is what a contract's listener tells of itself", at.value), "Use another path."))
+        };
+        if let Some((problem, advice)) = super::paths::wrong(&at.value).or_else(standing) {
             self.cx.report.error(at.offset, &format!("{}.path", self.key), problem, advice);
             return None;
         }
-        Some(Wire::Promptise(Promptise {
-            path: path.map_or_else(|| "/webhook".to_owned(), |at| at.value.clone()),
-            port: address.port(),
-            is_loopback: address.ip().is_loopback(),
-        }))
+        Some(at.value.clone())
+    }
+}
+
+fn is_input_name(text: &str) -> bool {
+    let is_word = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    is_word && (1..=64).contains(&text.len())
+}
+
+/// What a listener of a contract's own tells of itself (`/health`, `/status`) is of one kind, and in Aether's words it is
+/// one agent's, as one of its runners is one process.
+fn check_listeners(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
+    let offset = written.contracts.first().map_or(0, |c| c.name.offset);
+    let agent = |s: &Served| {
+        let mut triggers = sources.iter().flat_map(|s| &s.triggers);
+        triggers.find(|t| t.name == s.trigger).map(|t| t.agent.clone())
+    };
+    let listens: BTreeSet<SocketAddr> = served.iter().filter_map(|s| s.listen).collect();
+    for address in listens {
+        let here = || served.iter().filter(|s| s.listen == Some(address));
+        let aethers = || here().filter(|s| matches!(s.wire, Wire::Aether(_)));
+        let agents: BTreeSet<_> = aethers().filter_map(agent).collect();
+        if agents.len() > 1 {
+            let problem = format!("the contract aether serves {} agents at {address}", agents.len());
+            let advice = "Its /ready, /status and /metrics are one agent's: give each agent a `listen` of its own.";
+            cx.report.error(offset, "contracts.aether", problem, advice);
+        }
+        if aethers().next().is_some() && here().any(|s| matches!(s.wire, Wire::Promptise(_))) {
+            let problem = format!("the contracts aether and promptise both tell /health and /status at {address}");
+            cx.report.error(offset, "contracts", problem, "Give one of them a `listen` of its own.");
+        }
     }
 }
 

@@ -6,7 +6,9 @@
 
 mod agentex;
 mod agents;
+mod client_cert;
 mod contracts;
+mod dress;
 mod fault;
 mod lanes;
 mod master_key;

@@ -19,6 +19,12 @@ const METHODS: &[&str] = &["api-key", "basic", "bearer", "hmac", "none", "path-t
 
 pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
     let table = given.table;
+    if let Some(at) =
+        table.client_cert.as_ref().filter(|_| table.auth.as_ref().is_none_or(|a| a.value != Auth::ClientCert))
+    {
+        let problem = "`client_cert` does nothing without auth = \"client-cert\"";
+        cx.report.error(at.offset, &given.key, problem, "Add it, or leave `client_cert` out.");
+    }
     let preset = match (&table.provider, &table.auth, &table.custom) {
         (Some(name), None, None) => built_in(name, given, cx)?,
         (None, Some(auth), None) => method(auth, given, cx)?,
@@ -72,8 +78,10 @@ fn built_in(name: &At<String>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Pre
 }
 
 fn method(auth: &At<Auth>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
-    if auth.value == Auth::Contract {
-        return contract(given, cx);
+    match auth.value {
+        Auth::Contract => return contract(given, cx),
+        Auth::ClientCert => return super::client_cert::preset(auth, given, cx),
+        _ => {}
     }
     let found = provider::get(auth.value.as_str());
     if found.is_none() {

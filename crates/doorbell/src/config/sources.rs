@@ -19,7 +19,8 @@ use doorbell_core::{Name, Secret};
 use doorbell_server::contracts::CONTRACT;
 use serde_json::{Value, json};
 
-use super::contracts::{Dress, dress};
+use super::client_cert::{Trusted, check_proxies};
+use super::dress::{Dress, dress};
 use super::paths::Taken;
 use super::provider::preset;
 use super::secrets::Secrets;
@@ -182,6 +183,7 @@ fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way
                 ("provider", table.provider.as_ref().map(|a| a.offset)),
                 ("auth", table.auth.as_ref().map(|a| a.offset)),
                 ("secret", table.secret.as_ref().map(|a| a.offset)),
+                ("client_cert", table.client_cert.as_ref().map(|a| a.offset)),
                 ("custom", table.custom.as_ref().map(|a| a.offset)),
                 ("allowed_sources", table.allowed_sources.as_ref().map(|a| a.offset)),
                 ("rate_limit", table.rate_limit.as_ref().map(|a| a.offset)),
@@ -219,7 +221,8 @@ fn path(given: &Given<'_>, taken: &mut Taken, cx: &Cx<'_>) -> String {
 fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webhook, Option<SecretPlace>)> {
     let (cx, table) = (around.cx, given.table);
     let preset = preset(given, cx);
-    let respond = respond(given, cx);
+    let dresses = dresses(given, around);
+    let respond = respond(given, &dresses, cx);
     let own_limit =
         table.max_body.as_ref().map(|m| body_limit(m.value.0, m.offset, &format!("{}.max_body", given.key), cx));
     let tolerance = timeout(&table.tolerance, &format!("{}.tolerance", given.key), cx);
@@ -228,11 +231,12 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         Some(list) => around.secrets.several(list, &secret_key)?,
         None => Vec::new(),
     };
-    let dresses = dresses(given, around);
     let preset = match preset? {
         made if made.id == CONTRACT && dresses.iter().any(|d| d.is_of_agents) => agentex::queued(cx)?,
         preset => preset,
     };
+    let trusted = if around.server.trusted_proxies.is_empty() { Trusted::Nobody } else { Trusted::Somebody };
+    check_proxies(&preset, given, trusted, cx);
     let newest = secrets.first().cloned();
     let secrets = places(given, &preset, secrets, cx);
     check_length(given, &preset, &secrets, cx);
@@ -312,6 +316,8 @@ fn payload(preset: &Preset, dresses: &[Dress]) -> PayloadRule {
     let mut rule = preset.payload.rule();
     if dresses.iter().any(|d| d.is_json_or_text) {
         rule.kind = PayloadKind::JsonOrText;
+    } else if rule == PayloadRule::default() && dresses.iter().any(|d| d.is_json) {
+        rule.kind = PayloadKind::Json;
     }
     rule
 }
@@ -356,7 +362,7 @@ fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[SecretPlace], cx:
         Scheme::Token { .. } => Some(secret.expose().len()),
         Scheme::Basic => secret.expose().split_once(':').map(|(_, password)| password.len()),
         Scheme::Jwt(rule) => (rule.algorithm == JwtAlgorithm::Hs256).then(|| secret.expose().len()),
-        Scheme::Sns | Scheme::None => None,
+        Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => None,
     };
     if secrets.iter().filter_map(here).filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
         let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
@@ -367,11 +373,13 @@ fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[SecretPlace], cx:
     }
 }
 
-fn respond(given: &Given<'_>, cx: &Cx<'_>) -> Respond {
+fn respond(given: &Given<'_>, dresses: &[Dress], cx: &Cx<'_>) -> Respond {
     let table = given.table;
     let limit = timeout(&table.respond_timeout, &format!("{}.respond_timeout", given.key), cx);
+    let promised = dresses.iter().find_map(|d| d.respond);
     match (table.respond.as_ref().map(|r| r.value), &table.respond_timeout) {
         (Some(RespondWord::Result), _) => Respond::Result(limit.unwrap_or(RESPOND_TIMEOUT)),
+        (None, _) if promised.is_some() => limit.or(promised).map_or(Respond::Accepted, Respond::Result),
         (_, Some(at)) => {
             let problem = "`respond_timeout` does nothing without respond = \"result\"";
             cx.report.error(at.offset, &given.key, problem, "Add respond = \"result\", or leave it out.");

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use doorbell_core::ports::{Fetch, FetchError, FetchLimits};
 use doorbell_core::source::{DedupRule, Respond, SecretPlace};
+use doorbell_core::trigger::WhenFull;
 use doorbell_core::{Clock, Timestamp};
 use proptest::prelude::*;
 
@@ -287,6 +288,23 @@ fn the_api_is_shown_no_secret_and_no_header_value() {
     let text = "[agents.a]\nrunner = \"http\"\nurl = \"http://127.0.0.1:9/\"\nheaders = { x-team = \"hunter2\" }\nsecret = { env = \"HOOK\" }\n";
     let resolved = good(text);
     assert!(!resolved.agents[0].shown.to_string().contains("hunter2"), "{}", resolved.agents[0].shown);
+}
+
+#[test]
+fn an_agent_that_aether_serves_has_a_breaker_and_its_trigger_rejects_and_waits() {
+    let file = |serve: &str| format!("{AGENT}[triggers.t]\nagent = \"a\"\nauth = \"none\"\n{serve}");
+    let made = |serve: &str| {
+        let resolved = good(&file(serve));
+        let agent = resolved.agents[0].breaker;
+        let source = &resolved.sources[0];
+        (agent.is_some(), source.triggers[0].when_full, source.webhook().unwrap().respond)
+    };
+    assert_eq!(made(""), (false, WhenFull::Hold, Respond::Accepted));
+    let serve = "[contracts.aether.serve.x]\ntrigger = \"t\"\n";
+    assert_eq!(made(serve), (true, WhenFull::Reject, Respond::Result(Duration::from_secs(60))));
+    assert_eq!(made(&format!("{serve}pattern = \"github\"\n")), (true, WhenFull::Reject, Respond::Accepted));
+    assert_eq!(made(&format!("respond = \"accepted\"\n{serve}")).2, Respond::Accepted);
+    assert_eq!(made(&format!("respond_timeout = \"5s\"\n{serve}")).2, Respond::Result(Duration::from_secs(5)));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Cx;
 use super::agents::{name, unknown};
-use super::contracts::dress;
+use super::dress::dress;
 use super::section::At;
 use super::server::{above_zero, quota};
 use super::values::{PassWord, WhenFullWord};
@@ -49,6 +49,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let max_payload_chars = above_zero(&table.max_payload_chars, &format!("{key}.max_payload_chars"), cx);
     let max_payload_chars = max_payload_chars.map(|n| n as usize).or(dress.max_payload_chars);
     check_sense(table, written, &key, cx);
+    let when_full = if table.when_full.is_some() { when_full(table) } else { dress.when_full };
     Some(Trigger {
         name: name?,
         source: source?,
@@ -59,12 +60,13 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
         prompt: whole(prompt)?,
         passing: Passing { on_retry: passes(&table.on_retry), on_wait: passes(&table.on_wait) },
         max_concurrent,
-        when_full: if table.when_full.is_some() { when_full(table) } else { dress.when_full },
+        when_full,
         max_queued: Some(max_queued),
         storm_cap: quota(&table.storm_cap).map(Meters::new),
         max_payload_chars,
+        input: dress.input,
         enabled: table.enabled.as_ref().is_none_or(|e| e.value),
-        shown: shown(table, max_queued),
+        shown: shown(table, (max_queued, max_concurrent, when_full)),
     })
 }
 
@@ -162,7 +164,8 @@ fn check_sense(table: &TriggerTable, written: &Written, key: &str, cx: &Cx<'_>) 
         cx.report.error(lane.offset, key, problem, "Add key = \"…\", or leave `lane` out.");
     }
     let agent = table.agent.as_ref().and_then(|a| written.agents.iter().find(|w| w.name.value == a.value));
-    let breaks = agent.is_some_and(|a| a.table.common.breaker.is_some());
+    let breaks = agent
+        .is_some_and(|a| a.table.common.breaker.is_some() || super::dress::breaker(written, &a.name.value).is_some());
     if let (WhenFull::Reject, None, false, Some(at)) =
         (when_full(table), &table.max_concurrent, breaks, &table.when_full)
     {
@@ -210,15 +213,19 @@ fn offset_in(text: &str, line: usize, column: usize) -> usize {
     start + within
 }
 
-fn shown(table: &TriggerTable, max_queued: u32) -> serde_json::Value {
+/// The limits are those that hold, wherever they come from.
+fn shown(
+    table: &TriggerTable,
+    (max_queued, max_concurrent, when_full): (u32, Option<u32>, WhenFull),
+) -> serde_json::Value {
     let text = |at: &Option<At<String>>| at.as_ref().map(|t| t.value.clone());
     json!({
         "filter": text(&table.filter),
         "key": text(&table.key),
         "prompt": text(&table.prompt),
         "lane": text(&table.lane),
-        "max_concurrent": table.max_concurrent.as_ref().map(|m| m.value),
-        "when_full": match when_full(table) { WhenFull::Hold => "hold", WhenFull::Reject => "reject" },
+        "max_concurrent": max_concurrent,
+        "when_full": match when_full { WhenFull::Hold => "hold", WhenFull::Reject => "reject" },
         "max_queued": max_queued,
         "max_payload_chars": table.max_payload_chars.as_ref().map(|m| m.value),
         "storm_cap": table.storm_cap.as_ref().map(|r| &r.value.text),

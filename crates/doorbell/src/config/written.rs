@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
-    AllowedSource, Auth, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord, Rate, RespondWord,
-    SecretAt, Several, Size, SourceKind, WhenFullWord,
+    AllowedSource, Auth, ClientCertForm, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord,
+    PatternWord, Rate, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.
@@ -150,6 +150,8 @@ tables! {
         auth: Auth,
         /// A provider of one's own, in the form of the built-in ones (`doorbell providers NAME`).
         custom: Custom,
+        /// The client certificates that are let in (`auth = "client-cert"`).
+        client_cert: ClientCertTable,
         /// What the sender signs with; a list while it is being changed, the new one first.
         secret: Several<SecretAt>,
         /// The only addresses, networks and hosts (by exact name, as it resolves) that may send. Default: all.
@@ -196,6 +198,28 @@ tables! {
         enabled: bool,
     }
 
+    /// `client_cert`: which client certificates are let in (`auth = "client-cert"`), and how the proxy tells of them.
+    ClientCertTable {
+        /// `xfcc`, `headers` or `certificate`.
+        form: ClientCertForm,
+        /// xfcc, certificate: the header. Default `X-Forwarded-Client-Cert`, `X-Client-Cert`.
+        header: String,
+        /// headers: says that the certificate was found good. Default `X-SSL-Client-Verify`.
+        verify_header: String,
+        /// headers: what it says then. Default `SUCCESS`.
+        verify_value: String,
+        /// headers: the subject. Default `X-SSL-Client-S-DN`.
+        subject_header: String,
+        /// headers: the fingerprint in hex. Default `X-SSL-Client-Fingerprint`.
+        fingerprint_header: String,
+        /// Subjects let in, exactly as the proxy writes them.
+        subjects: Vec<At<String>>,
+        /// xfcc: alternative names let in: `dns:HOST`, `uri:URI`.
+        sans: Vec<At<String>>,
+        /// SHA-256 fingerprints let in, in hex; with `headers` also SHA-1.
+        fingerprints: Vec<At<String>>,
+    }
+
     /// `[triggers.NAME]`: which events start which agent. Without `source`, the keys of a source may stand here too.
     TriggerTable {
         /// Whose events.
@@ -230,7 +254,7 @@ tables! {
     }
 
     /// `[contracts.NAME]`: the wire of another system, whose clients ring here unchanged: `datalayer`, `promptise`, `almyty`,
-    /// `agentex`.
+    /// `aether`, `agentex`.
     ContractTable {
         /// Address and port of a listener of its own. Default: the server's.
         listen: String,
@@ -286,8 +310,12 @@ tables! {
         allowed_ips: Vec<At<Net>>,
         /// datalayer: notes for people; nothing reads them.
         metadata: BTreeMap<String, At<String>>,
-        /// promptise: where the trigger listens. Default `/webhook`.
+        /// promptise, aether: where the trigger listens. Default `/webhook`; with aether `/trigger` or `/github`.
         path: String,
+        /// aether: what is answered, a tick (`trigger`) or words (`github`). Default `trigger`.
+        pattern: PatternWord,
+        /// aether: under which name the agent finds the event in its inputs. Default `webhookEvent` or `githubEvent`.
+        input: String,
     }
 
     /// `[retention]`: how long things are kept.

@@ -256,6 +256,23 @@ async fn an_agent_that_keeps_failing_is_left_alone_and_one_run_finds_out_when_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_let_go_and_will_call_back_holds_no_other() {
+    let agent = HttpAgent::start().await;
+    agent.answer(500, "no");
+    let keys = "retries = { max = 0 }\nconcurrency = 8\nbreaker = { failures = 1, reset = \"1s\" }";
+    let door = Door::start(&config(&agent, "", "").replace("retries = { max = 0 }", keys)).await;
+    let ring = |n: u32| send(delivery(&door, &format!("d{n}"), &format!("{{\"n\":{n}}}")));
+    let first = ring(0).await.body["run_id"].as_str().unwrap().to_owned();
+    assert_eq!(door.run_ended(&first).await["state"], "failed");
+    agent.answer(202, "");
+    for n in 1..4 {
+        assert_eq!(ring(n).await.status, 202);
+    }
+    eventually("all of them to be handed over", || async { (agent.calls().len() == 4).then_some(()) }).await;
+    assert_eq!(door.api("/agents/worker").await["breaker"]["state"], "half_open", "nobody has said yet that it works");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_breaker_answers_503_where_a_trigger_rejects_and_a_person_closes_it() {
     let agent = HttpAgent::start().await;
     agent.answer(500, "no");

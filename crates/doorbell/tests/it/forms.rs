@@ -138,3 +138,31 @@ async fn what_an_organisation_sends_is_about_the_organisation() {
     let (event, _) = ran(&door, &agent, request).await;
     assert_eq!(labels(&event), [Some("repository"), Some("acme/door"), Some("ada")]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_meta_s_says_what_object_it_is_of() {
+    let agent = HttpAgent::start().await;
+    let door = Door::start(&format!(
+        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\n[agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n\
+         [triggers.meta]\nagent = \"worker\"\nprovider = \"meta\"\nsecret = {{ env = \"TEST_SECRET\" }}\n\
+         verify_token = {{ env = \"TEST_SECRET\" }}\nfilter = \"data.object == 'page'\"\n",
+        agent.url()
+    ))
+    .await;
+    let post = |object: &str, note: &str| {
+        let entry = json!({"id": "thing_1", "note": note, "changes": [{"field": "feed"}]});
+        let body = json!({"object": object, "entry": [entry]}).to_string();
+        let request = door.http.post(door.url("/hooks/meta")).header("content-type", "application/json");
+        request.header("x-hub-signature-256", format!("sha256={}", mac(&[&body]))).body(body)
+    };
+    let (event, _) = ran(&door, &agent, post("page", "a")).await;
+    assert_eq!(
+        (&event["type"], &event["data"]["object"], &event["data"]["id"]),
+        (&json!("feed"), &json!("page"), &json!("thing_1"))
+    );
+    let said: Value = post("instagram", "b").send().await.unwrap().json().await.unwrap();
+    assert_eq!(said["status"], "ignored", "{said}");
+    // The same entry is the same event, whatever stands beside the list: what tells them apart is their own.
+    let said: Value = post("page", "a").send().await.unwrap().json().await.unwrap();
+    assert_eq!(said["status"], "duplicate", "{said}");
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
 mod cli;
+mod client_cert;
 mod cloudevents;
 mod contracts;
 mod demo;

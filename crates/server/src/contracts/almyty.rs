@@ -14,11 +14,11 @@ use doorbell_core::provider::{self, Verifier, VerifyOptions};
 use doorbell_core::run::{Run, State};
 use doorbell_core::source::Webhook;
 use doorbell_core::{Name, RunId, Secret};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::call::{may_read, refused, status, with_allow, with_wait};
+use super::call::{Asker, may_read, refused, status, with_allow, with_wait};
 use super::{Found, Reading, Served};
 use crate::body::{self, Body};
 use crate::front::Front;
@@ -77,10 +77,8 @@ pub(super) async fn answer(front: &Front, served: Option<&Served>, ask: Ask, arr
             no(No::NotFound)
         }
         (Ask::Agent, found) if method == Method::PATCH => patch(front, found, arrived).await,
-        (Ask::Executions, found) if method == Method::GET => executions(front, found, &arrived.head).await,
-        (Ask::Execution(id), found) if method == Method::GET => {
-            execution(front, found, &id, &arrived.head.headers).await
-        }
+        (Ask::Executions, found) if method == Method::GET => executions(front, found, &arrived).await,
+        (Ask::Execution(id), found) if method == Method::GET => execution(front, found, &id, Asker::of(&arrived)).await,
         (Ask::Webhook, _) => with_allow(no(No::Method), "POST"),
         (Ask::Agent, _) => with_allow(no(No::Method), "PATCH"),
         _ => with_allow(no(No::Method), "GET"),
@@ -146,7 +144,7 @@ async fn verifier(
 async fn patch(front: &Front, found: Option<(&Served, Found)>, arrived: Arrived) -> Response<Body> {
     // It makes a credential: no API key does.
     if !auth::is_admin(front, &arrived.head.headers) {
-        metrics::counter!("doorbell_api_unauthorized_total").increment(1);
+        let _ = auth::unauthorized(front, Some(arrived.remote));
         return unauthorized();
     }
     let Some((served, found)) = found else { return no(No::NotFound) };
@@ -231,14 +229,14 @@ async fn key_of(front: &Front, served: &Served, agent: &Name) -> Result<Option<K
     Ok(keys.into_iter().find(ours))
 }
 
-async fn executions(front: &Front, found: Option<(&Served, Found)>, head: &http::request::Parts) -> Response<Body> {
+async fn executions(front: &Front, found: Option<(&Served, Found)>, arrived: &Arrived) -> Response<Body> {
     let agent = found.as_ref().map(|(_, f)| &f.agent.name);
-    if !may_read(front, Reading::Token, &head.headers, agent).await {
+    if !may_read(front, Reading::Token, Asker::of(arrived), agent).await {
         return unauthorized();
     }
     let Some((served, found)) = found else { return no(No::NotFound) };
     let (mut page, mut limit, mut wanted, mut states) = (1, PAGE.0, None, Vec::new());
-    for (name, value) in form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()) {
+    for (name, value) in form_urlencoded::parse(arrived.head.uri.query().unwrap_or_default().as_bytes()) {
         let number = value.parse::<usize>().ok().filter(|n| *n > 0);
         match (name.as_ref(), number) {
             ("page", Some(n)) => page = n,
@@ -276,9 +274,9 @@ async fn executions(front: &Front, found: Option<(&Served, Found)>, head: &http:
     }
 }
 
-async fn execution(front: &Front, found: Option<(&Served, Found)>, id: &str, headers: &HeaderMap) -> Response<Body> {
+async fn execution(front: &Front, found: Option<(&Served, Found)>, id: &str, asker: Asker<'_>) -> Response<Body> {
     let agent = found.as_ref().map(|(_, f)| &f.agent.name);
-    if !may_read(front, Reading::Token, headers, agent).await {
+    if !may_read(front, Reading::Token, asker, agent).await {
         return unauthorized();
     }
     let (Some((served, found)), Ok(id)) = (found, id.parse::<RunId>()) else { return no(No::NotFound) };

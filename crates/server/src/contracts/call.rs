@@ -12,21 +12,37 @@ use crate::auth::{self, Caller};
 use crate::body::Body;
 use crate::front::Front;
 use crate::reply::whole_seconds;
+use crate::webhook::Arrived;
+
+/// Who asks, and with what.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) remote: IpAddr,
+    pub(super) headers: &'a HeaderMap,
+}
+
+impl<'a> Asker<'a> {
+    pub(super) fn of(arrived: &'a Arrived) -> Self {
+        Self { remote: arrived.remote, headers: &arrived.head.headers }
+    }
+}
 
 /// Whether the caller may read what is told of this agent. A store that cannot be asked says no.
-pub(super) async fn may_read(front: &Front, reading: Reading, headers: &HeaderMap, agent: Option<&Name>) -> bool {
+pub(super) async fn may_read(front: &Front, reading: Reading, asker: Asker<'_>, agent: Option<&Name>) -> bool {
     if reading == Reading::Open {
         return true;
     }
-    match auth::who(front, headers).await {
+    match auth::who(front, Some(asker.remote), asker.headers).await {
         Ok(Some(Caller::Admin)) => true,
         Ok(Some(Caller::Key(key))) => {
             key.may(Right::Read) && agent.map_or(key.agent.is_none(), |agent| key.covers(agent))
         }
-        Ok(None) | Err(_) => {
-            metrics::counter!("doorbell_api_unauthorized_total").increment(1);
+        Ok(None) => {
+            // Counted; told in the contract's own way.
+            let _ = auth::unauthorized(front, Some(asker.remote));
             false
         }
+        Err(_) => false,
     }
 }
 

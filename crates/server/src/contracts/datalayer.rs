@@ -8,7 +8,7 @@ use doorbell_core::ingest::{Answer, No, Refused, Taken};
 use http::{HeaderMap, Method, Response, StatusCode, Uri, header};
 use serde::Serialize;
 
-use super::call::{may_read, refused, shown, status, with_allow, with_wait};
+use super::call::{Asker, may_read, refused, shown, status, with_allow, with_wait};
 use super::{Reading, Served};
 use crate::body::Body;
 use crate::front::Front;
@@ -67,7 +67,7 @@ pub(super) async fn answer(
 ) -> Response<Body> {
     match arrived.head.method {
         Method::POST => trigger(front, served, id, arrived).await,
-        Method::GET => info(front, served, reading, id, &arrived.head.headers).await,
+        Method::GET => info(front, served, reading, id, Asker::of(&arrived)).await,
         _ => with_allow(detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed"), "GET, POST"),
     }
 }
@@ -137,11 +137,11 @@ async fn info(
     served: Option<(&Served, &Datalayer)>,
     reading: Reading,
     id: &str,
-    headers: &HeaderMap,
+    asker: Asker<'_>,
 ) -> Response<Body> {
     let found = served.and_then(|(served, _)| served.find(&front.house.catalog()));
     let reading = served.map_or(reading, |(served, _)| served.reading);
-    if !may_read(front, reading, headers, found.as_ref().map(|f| &f.agent.name)).await {
+    if !may_read(front, reading, asker, found.as_ref().map(|f| &f.agent.name)).await {
         return detail(StatusCode::UNAUTHORIZED, "Not authenticated");
     }
     let own = served.map(|(_, own)| own);

@@ -5,6 +5,7 @@
 //! other ([`crate::webhook::ask`]), and says the door's answer in its own words. It decides nothing that the door decides, and it
 //! makes no event itself. What each one answers, and where it differs from its document, is in `docs/contracts.md`.
 
+mod aether;
 pub mod agentex;
 mod almyty;
 mod call;
@@ -22,6 +23,7 @@ use doorbell_core::trigger::Trigger;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+pub use aether::{Aether, Pattern, STANDING_PATHS};
 pub use almyty::CONTRACT;
 pub use datalayer::{Datalayer, names_a_host};
 pub use promptise::Promptise;
@@ -112,6 +114,8 @@ pub enum Reading {
 pub enum Wire {
     /// Datalayer agent-runtimes, `triggers.webhook`.
     Datalayer(Datalayer),
+    /// Aether Forge: ticks by webhook.
+    Aether(Aether),
     /// almyty: webhooks of agents, and their executions.
     Almyty,
     /// Promptise Foundry, `WebhookTrigger`.
@@ -130,7 +134,7 @@ impl Served {
         match &self.wire {
             Wire::Datalayer(_) => vec![format!("/api/v1/agents/{}/webhook", self.id)],
             Wire::Almyty => vec![format!("/agents/{}/webhook", self.id)],
-            Wire::Promptise(own) => vec![own.path.clone()],
+            Wire::Promptise(Promptise { path, .. }) | Wire::Aether(Aether { path, .. }) => vec![path.clone()],
         }
     }
 
@@ -154,6 +158,7 @@ pub(crate) enum Said {
 /// Where a path leads.
 enum Place<'c> {
     Agentex(&'c Agentex, agentex::Ask),
+    Aether(aether::Ask),
     Datalayer(String),
     Almyty(String, almyty::Ask),
     Promptise(promptise::Ask),
@@ -178,9 +183,17 @@ pub(crate) async fn serve(
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
-    let arrived = Arrived { head, body, remote };
+    let via = peer::via(socket, &front.options.trusted_proxies);
+    let arrived = Arrived { head, body, remote, via };
     Said::Answer(match place {
         Place::Agentex(own, ask) => agentex::answer(front, own, ask, socket, arrived).await,
+        Place::Aether(ask) => {
+            let mut here: Vec<_> = contracts.aether(door).collect();
+            if matches!(ask, aether::Ask::Endpoint) {
+                here.retain(|(_, own)| own.path == path);
+            }
+            aether::answer(front, ask, &here, arrived).await
+        }
         Place::Datalayer(id) => {
             let served = contracts.at(door).find_map(|s| match &s.wire {
                 Wire::Datalayer(own) if s.id == id => Some((s, own)),
@@ -206,7 +219,14 @@ impl Contracts {
     fn promptise(&self, door: Door) -> impl Iterator<Item = (&Served, &Promptise)> {
         self.at(door).filter_map(|s| match &s.wire {
             Wire::Promptise(own) => Some((s, own)),
-            Wire::Datalayer(_) | Wire::Almyty => None,
+            _ => None,
+        })
+    }
+
+    fn aether(&self, door: Door) -> impl Iterator<Item = (&Served, &Aether)> {
+        self.at(door).filter_map(|s| match &s.wire {
+            Wire::Aether(own) => Some((s, own)),
+            _ => None,
         })
     }
 
@@ -234,7 +254,13 @@ fn place<'c>(contracts: &'c Contracts, door: Door, path: &str) -> Option<Place<'
     if contracts.promptise(door).any(|(_, own)| own.path == path) {
         return Some(Place::Promptise(promptise::Ask::Trigger));
     }
+    if contracts.aether(door).any(|(_, own)| own.path == path) {
+        return Some(Place::Aether(aether::Ask::Endpoint));
+    }
     // On the main listener these are Doorbell's own.
+    if door.is_some() && contracts.aether(door).next().is_some() {
+        return aether::Ask::standing(path).map(Place::Aether);
+    }
     let has_promptise = door.is_some() && contracts.promptise(door).next().is_some();
     match path {
         "/health" if has_promptise => Some(Place::Promptise(promptise::Ask::Health)),

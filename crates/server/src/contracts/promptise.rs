@@ -8,12 +8,11 @@ use doorbell_core::ports::StoreError;
 use doorbell_core::provider::Scheme;
 use doorbell_core::run::State;
 use doorbell_core::source::Source;
-use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::call::{is_loopback, may_read, refused, status, with_allow, with_wait};
+use super::call::{Asker, is_loopback, may_read, refused, status, with_allow, with_wait};
 use super::{Found, Reading, Served};
 use crate::body::Body;
 use crate::front::Front;
@@ -69,8 +68,8 @@ pub(super) async fn answer(
     let method = &arrived.head.method;
     match (ask, here.first()) {
         (Ask::Trigger, Some((served, own))) if method == Method::POST => ring(front, served, own, arrived).await,
-        (Ask::Health, Some(_)) if method == Method::GET => health(front, here, &arrived.head).await,
-        (Ask::Status, Some(_)) if method == Method::GET => status_of(front, here, &arrived.head).await,
+        (Ask::Health, Some(_)) if method == Method::GET => health(front, here, Asker::of(&arrived)).await,
+        (Ask::Status, Some(_)) if method == Method::GET => status_of(front, here, Asker::of(&arrived)).await,
         (Ask::Trigger, _) => with_allow(plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"), "POST"),
         _ => with_allow(plain(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed"), "GET"),
     }
@@ -155,8 +154,8 @@ fn no(refused: &Refused, limit: usize) -> Response<Body> {
     }
 }
 
-async fn health(front: &Front, here: &[(&Served, &Promptise)], head: &Parts) -> Response<Body> {
-    if !is_let_in(front, here, head, None).await {
+async fn health(front: &Front, here: &[(&Served, &Promptise)], asker: Asker<'_>) -> Response<Body> {
+    if !is_let_in(front, here, asker, None).await {
         return unauthorized();
     }
     let catalog = front.house.catalog();
@@ -206,9 +205,9 @@ fn trigger_id(here: &[(&Served, &Promptise)]) -> String {
     }
 }
 
-async fn status_of(front: &Front, here: &[(&Served, &Promptise)], head: &Parts) -> Response<Body> {
+async fn status_of(front: &Front, here: &[(&Served, &Promptise)], asker: Asker<'_>) -> Response<Body> {
     // Counts cost a read each, and tell of the inside: for holders of a token whatever the contract's `auth` says.
-    if !is_let_in(front, here, head, Some(Reading::Token)).await {
+    if !is_let_in(front, here, asker, Some(Reading::Token)).await {
         return unauthorized();
     }
     match all_status(front, here).await {
@@ -287,11 +286,11 @@ async fn count_retries(house: &House, query: RunQuery) -> Result<usize, StoreErr
 }
 
 /// Whether the caller may read of all of them.
-async fn is_let_in(front: &Front, here: &[(&Served, &Promptise)], head: &Parts, strict: Option<Reading>) -> bool {
+async fn is_let_in(front: &Front, here: &[(&Served, &Promptise)], asker: Asker<'_>, strict: Option<Reading>) -> bool {
     for (served, _) in here {
         let found = served.find(&front.house.catalog());
         let reading = strict.unwrap_or(served.reading);
-        if !may_read(front, reading, &head.headers, found.as_ref().map(|f| &f.agent.name)).await {
+        if !may_read(front, reading, asker, found.as_ref().map(|f| &f.agent.name)).await {
             return false;
         }
     }

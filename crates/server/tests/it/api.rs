@@ -37,21 +37,24 @@ async fn nothing_but_health_and_documents_opens_without_the_token() {
     ] {
         for (headers, open) in cases {
             let answer = world.call("GET", &format!("/api/v1{path}"), headers, "").await;
-            assert_eq!(answer.status != 401, *open, "{path} {headers:?}");
+            // After so many of them the answer is 429, which opens nothing either.
+            let said = answer.status;
+            assert_eq!(!matches!(said, 401 | 429), *open, "{path} {headers:?} {said}");
             if !open {
                 assert_eq!(answer.header("content-type"), Some("application/problem+json"));
-                assert_eq!(answer.json()["code"], "unauthorized");
+                let code = answer.json()["code"].as_str().unwrap().to_owned();
+                assert_eq!((said == 401, code == "unauthorized"), (code != "failed_auth_limited", said == 401));
             }
         }
     }
     for (method, path) in [("POST", "/agents/script/pause"), ("POST", "/events"), ("POST", "/runs/x/cancel")] {
-        assert_eq!(world.call(method, &format!("/api/v1{path}"), &[], "").await.status, 401);
+        assert!(matches!(world.call(method, &format!("/api/v1{path}"), &[], "").await.status, 401 | 429));
     }
     for path in ["/health", "/ready", "/openapi.json", "/docs", "/docs/page.js", "/docs/page.css", "/metrics"] {
         assert_eq!(world.call("GET", path, &[], "").await.status, 200, "{path}");
     }
     let forwarded = world.call("GET", "/metrics", &[("x-forwarded-for", "127.0.0.1")], "").await;
-    assert_eq!(forwarded.status, 401, "loopback for somebody else is not loopback");
+    assert!(matches!(forwarded.status, 401 | 429), "loopback for somebody else is not loopback");
 }
 
 #[tokio::test]
@@ -269,4 +272,38 @@ async fn catalogs_are_listed_by_name_without_secrets() {
     let mut options = short();
     options.version = "x".into();
     assert!(!format!("{options:?}").contains(TOKEN));
+}
+
+#[tokio::test]
+async fn tokens_that_open_nothing_are_limited_and_a_good_one_among_them_is_let_in() {
+    let world = World::new().await;
+    let made = serde_json::json!({ "name": "reader", "scopes": ["read"] }).to_string();
+    let json = ("content-type", "application/json");
+    let admin = format!("Bearer {TOKEN}");
+    let made = world.call("POST", "/api/v1/keys", &[("authorization", &admin), json], &made).await;
+    let made: Value = serde_json::from_str(&made.body).unwrap();
+    let good = format!("Bearer {}", made["key"].as_str().unwrap());
+    let with = |token: &str| {
+        let token = token.to_owned();
+        let world = &world;
+        async move { world.call("GET", "/api/v1/runs", &[("authorization", &token)], "").await }
+    };
+    assert_eq!(with(&good).await.status, 200, "{made}");
+    // The form of a key, and not a key: each is looked up.
+    let (head, tail) = good.split_at(good.len() - 4);
+    let bad = format!("{head}{}", tail.chars().rev().map(|c| if c == 'x' { 'y' } else { 'x' }).collect::<String>());
+    let mut said = Vec::new();
+    for _ in 0..40 {
+        let answer = with(&bad).await;
+        said.push(answer.status);
+        if answer.status == 429 {
+            let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((1..=2).contains(&seconds), "{seconds}");
+        }
+        assert_eq!(with(&good).await.status, 200);
+        assert_eq!(with(&admin).await.status, 200);
+    }
+    let first = said.iter().position(|status| *status == 429).unwrap();
+    assert!(first >= 30 && said[..first].iter().all(|status| *status == 401), "{said:?}");
+    assert_eq!(with("Bearer x").await.status, 429, "of whatever form");
 }

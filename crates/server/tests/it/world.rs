@@ -139,6 +139,7 @@ fn trigger(name_: &str, source: &str, filter: Option<&str>) -> Arc<Trigger> {
         max_queued: None,
         storm_cap: None,
         max_payload_chars: None,
+        input: None,
         enabled: true,
         shown: serde_json::json!({ "filter": filter }),
     })

@@ -22,6 +22,21 @@ fn open(path: &Path, clock: &Clock, change: impl FnOnce(&mut SqliteOptions)) -> 
     Bench { store, clock: clock.clone(), keep: Box::new(()) }
 }
 
+/// Opens once the thread of an opening that failed has let the file go.
+async fn once_let_go(path: &Path, clock: &Clock) -> Bench {
+    let options = || SqliteOptions { reserve_bytes: 0, min_free_bytes: 0, ..SqliteOptions::default() };
+    tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match SqliteStore::open(path, options(), clock) {
+                Ok(store) => return Bench { store, clock: clock.clone(), keep: Box::new(()) },
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await
+    .expect("it is let go")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_is_there_after_reopening() {
     let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
@@ -218,7 +233,16 @@ async fn what_was_acknowledged_into_full_tables_is_there_after_reopening() {
         stored.extend(receipts);
     }
     b.store.close().await;
-    let b = open(&path, &clock, |_| {});
+    // Where there is no room for it, recovery asks for the reserve before it gives up.
+    let reserve = directory.path().join("d.db.reserve");
+    std::fs::write(&reserve, vec![0; 4096]).unwrap();
+    // So much is never free: the reserve is not made again.
+    let min_free_bytes = u64::MAX / 2;
+    let full = SqliteOptions { max_pages: Some(150), reserve_bytes: 4096, min_free_bytes, ..SqliteOptions::default() };
+    let said = SqliteStore::open(&path, full, &clock).map(|_| ());
+    assert!(matches!(&said, Err(StoreError::Unavailable(why)) if why.contains("full")), "{said:?}");
+    assert!(!reserve.exists(), "it was given up");
+    let b = once_let_go(&path, &clock).await;
     for receipt in &stored {
         b.store.event(id_of(receipt)).await.unwrap();
     }

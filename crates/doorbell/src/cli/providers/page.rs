@@ -125,7 +125,7 @@ fn proof(preset: &Preset) -> String {
                 );
             }
         }
-        Scheme::Token { .. } | Scheme::Basic | Scheme::Sns | Scheme::None => {}
+        Scheme::Token { .. } | Scheme::Basic | Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => {}
     }
     text
 }

@@ -1,5 +1,6 @@
 //! The wire contracts through the real program: tables of requests as the documents write them, and what comes back.
 
+mod aether;
 pub mod agentex;
 mod almyty;
 mod datalayer;

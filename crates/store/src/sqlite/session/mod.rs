@@ -60,7 +60,7 @@ impl Writer {
     pub(super) fn run(self, book: Book, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
         let Self { conn, mut steps, shared, mut space, checkpointer, log, logged, lock } = self;
         let session = Session::new(&conn, book, &shared, &checkpointer, log);
-        let log = match session.and_then(|mut session| session.recover(logged).map(|()| session)) {
+        let log = match session.and_then(|mut session| session.recover(logged, &mut space).map(|()| session)) {
             Ok(session) => {
                 let _ = opened.send(Ok(()));
                 session.serve(&mut steps, &mut space)
@@ -178,7 +178,7 @@ impl<'c> Session<'c> {
 
     /// Writes what the ack log held and the tables do not have, and makes sure of the rows that a killed process left to
     /// the system.
-    fn recover(&mut self, logged: Vec<Record>) -> rusqlite::Result<()> {
+    fn recover(&mut self, logged: Vec<Record>, space: &mut Space) -> rusqlite::Result<()> {
         let (next, _) = self.book.upcoming();
         for record in logged.into_iter().filter(|record| record.first_event >= next) {
             self.pending.push(record);
@@ -186,7 +186,15 @@ impl<'c> Session<'c> {
         if !self.pending.records.is_empty() {
             tracing::info!(requests = self.pending.records.len(), "Taking over from the ack log what a stop cut off.");
             self.readmit()?;
-            self.transaction(&mut [], &[], false, Sync::Full, Owed::First)?;
+            let full = match self.attempt(&mut [], &[], space, Sync::Full, Owed::First) {
+                Err(error) if is_full(&error) => true,
+                said => said.map(|()| false)?,
+            };
+            // The reserve is there for this: without it nobody could start on a full disk and have retention make room.
+            if full {
+                space.ran_out();
+                self.attempt(&mut [], &[], space, Sync::Full, Owed::First)?;
+            }
         }
         self.checkpointer.sync_now().map_err(|e| super::errors::corrupt(e.to_string()))?;
         self.settled(Sync::Full);
