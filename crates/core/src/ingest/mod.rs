@@ -241,7 +241,11 @@ async fn decide(
         // One key for the whole request: with its place it is a key of the element.
         let of_element = idempotency_key.filter(|_| is_batch).map(|k| format!("{k} {at}"));
         let read::Letter { labels, headers, body, view, as_sent } = letter;
-        let facts = Facts { hops, headers, ..facts(webhook, ring, &verified, &labels, checks) };
+        let facts = Facts {
+            hops,
+            headers,
+            ..facts(webhook, ring, (ring.verifier.unwrap_or(verifier), &verified), &labels, checks)
+        };
         let vouched = vouch(&verified, &labels);
         let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
@@ -290,14 +294,18 @@ fn handshake_decision(house: &House, source: &Source, remote: Option<IpAddr>, ch
     }
 }
 
-fn facts(webhook: &Webhook, ring: Ring<'_>, verified: &Verified, labels: &Labels, checks: &[Check]) -> Facts {
+fn facts(
+    webhook: &Webhook,
+    ring: Ring<'_>,
+    (verifier, verified): (&provider::Verifier, &Verified),
+    labels: &Labels,
+    checks: &[Check],
+) -> Facts {
     Facts {
         sender_id: labels.id.clone(),
         actor: labels.actor.clone(),
         time: labels.time,
-        verified_by: verified
-            .is_authenticated()
-            .then(|| sender::describe(ring.verifier.unwrap_or(&webhook.verifier), verified)),
+        verified_by: verified.is_authenticated().then(|| sender::describe(verifier, verified)),
         query: webhook.preset.kept_query(ring.request.query),
         checks: checks.to_vec(),
         ..Facts::default()

@@ -44,7 +44,9 @@ async fn check(
     };
     check_open(house, source)?;
     check_address(webhook, ring.remote, checks)?;
-    let verified = match sender::check(webhook, ring, house, checks).await {
+    let present = webhook.verifier.now(house.vault(), house.clock.now()).await;
+    let verifier = ring.verifier.map_or(present.verifier(), Ok);
+    let verified = match sender::check(webhook, verifier, ring, house, checks).await {
         Ok(verified) => verified,
         Err(no) => return Err(limit_failure(webhook, ring.remote, house, checks, no)),
     };

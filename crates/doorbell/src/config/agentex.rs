@@ -176,7 +176,7 @@ fn agent(name: &Name, at: &At<AcpAgentTable>, around: &Around<'_>) -> Option<Acp
 fn forward(url: &At<String>, at: &At<AcpAgentTable>, key: &str, around: &Around<'_>) -> Option<Forward> {
     let (cx, table) = (around.cx, &at.value);
     let secrets = match &table.secret {
-        Some(list) => around.secrets.several(list, &format!("{key}.secret"))?,
+        Some(list) => around.secrets.given(list, &format!("{key}.secret"))?,
         None => {
             let problem = "the agent cannot tell forwarded requests from others: they are not signed";
             cx.report.warning(at.offset, key, problem, "Add secret = { env = \"…\" }, and have the agent check it.");
@@ -264,7 +264,7 @@ fn door(name: &Name, at: &At<AcpAgentTable>, key: &str, around: &Around<'_>) -> 
     let webhook = Webhook {
         path: format!("{FORWARD}{name}/"),
         public_url: None,
-        verifier: Verifier::new(preset.clone(), &[nobody], VerifyOptions::default()).ok()?,
+        verifier: Verifier::new(preset.clone(), &[nobody], VerifyOptions::default()).ok()?.into(),
         keys: None,
         payload: PayloadRule::default(),
         secret_in_body: false,

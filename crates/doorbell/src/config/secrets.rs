@@ -72,6 +72,16 @@ impl<'a> Secrets<'a> {
         found.into_iter().collect()
     }
 
+    /// The secrets of a list that have to be there when the file is read, or none if one of the places holds nothing.
+    pub(super) fn given(&self, list: &At<Several<SecretAt>>, key: &str) -> Option<Vec<Secret>> {
+        if list.value.0.is_empty() {
+            self.cx.report.error(list.offset, key, "an empty list of secrets", "Name at least one place.");
+            return None;
+        }
+        let found: Vec<_> = list.value.0.iter().map(|at| self.one(at, key)).collect();
+        found.into_iter().collect()
+    }
+
     /// Warns of a file that others can read, and remembers it.
     pub(super) fn note_file(&self, offset: usize, key: &str, file: &str) {
         let path = self.cx.path(file);

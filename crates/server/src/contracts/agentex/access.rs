@@ -14,6 +14,7 @@ use super::{Access, Agentex, say};
 use crate::auth::{self, Caller};
 use crate::body::Body;
 use crate::front::Front;
+use crate::peer;
 
 /// What the caller wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +64,14 @@ pub(super) async fn check(
             _ => refuse(StatusCode::UNAUTHORIZED, "Unauthorized: send x-api-key"),
         };
     };
-    let caller = match auth::holder(front, offered).await {
+    let remote = Some(peer::real(socket, headers, &front.options.trusted_proxies));
+    let caller = match auth::holder(front, remote, offered).await {
         Ok(Some(caller)) => caller,
-        Ok(None) => return refuse(StatusCode::UNAUTHORIZED, "Unauthorized: x-api-key opens nothing here"),
+        Ok(None) => {
+            // Counted; told in the contract's own way.
+            let _ = auth::unauthorized(front, remote);
+            return Err(Box::new(say::failed(StatusCode::UNAUTHORIZED, "Unauthorized: x-api-key opens nothing here")));
+        }
         Err(_) => return refuse(StatusCode::SERVICE_UNAVAILABLE, "not possible right now; send it again later"),
     };
     if let Some(account) = &own.account {

@@ -57,6 +57,7 @@ struct Read {
     head: http::request::Parts,
     whole: Whole,
     remote: std::net::IpAddr,
+    via: provider::Via,
 }
 
 /// Whether a body may come in a content coding.
@@ -78,7 +79,7 @@ impl Coding {
 
 /// Reads the body within its cap; a stranger's is not read at all.
 async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived, coding: Coding) -> Result<Read, Response<Body>> {
-    let Arrived { head, body, remote } = arrived;
+    let Arrived { head, body, remote, via } = arrived;
     let ends = |mut response: Response<Body>| {
         webhook::end_connection(&mut response);
         response
@@ -97,7 +98,7 @@ async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived, coding: Cod
     let unsaid = HeaderMap::new();
     let headers = if coding == Coding::Any { &unsaid } else { &head.headers };
     match body::read(headers, body, rule).await {
-        Ok(whole) => Ok(Read { head, whole, remote }),
+        Ok(whole) => Ok(Read { head, whole, remote, via }),
         Err(error) => {
             refused(front, Some(&source.name), remote, error.no(), error.to_string()).await;
             Err(ends(say::no(error.no())))
@@ -125,6 +126,7 @@ fn ring<'r>(read: &'r Read, gate: &'r Gate) -> Ring<'r> {
         query: read.head.uri.query().unwrap_or_default(),
         headers: &read.head.headers,
         body: &read.whole.bytes,
+        via: read.via,
     };
     Ring { request, remote: Some(read.remote), verifier: Some(&gate.verifier) }
 }
@@ -286,7 +288,8 @@ async fn queue(front: &Front, agent: &AcpAgent, source: &Arc<Source>, arrived: A
         };
     }
     let verifier = gate.as_ref().map(|g| &g.verifier);
-    let asked = webhook::Read { head: &read.head, body: &read.whole.bytes, remote: Some(read.remote), verifier };
+    let Read { head, whole, remote, via } = &read;
+    let asked = webhook::Read { head, body: &whole.bytes, remote: Some(*remote), via: *via, verifier };
     match webhook::ask_read(front, source, asked).await {
         Answer::Taken(taken) => {
             if let Some([key]) = gate.as_ref().map(|g| g.keys.as_slice()) {
