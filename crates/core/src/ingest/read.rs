@@ -29,7 +29,7 @@ pub(super) struct Letter {
     /// The body as it is kept.
     pub body: Body,
     pub view: Value,
-    /// Its bytes as the sender sent them.
+    /// Its bytes as the sender sent them, in the spelling that the signature knows.
     pub as_sent: Bytes,
 }
 
@@ -110,9 +110,11 @@ impl Whole {
         let kept = webhook.kept_headers.of(ring.request.headers);
         match self {
             Self::Plain(body, view) => {
+                let is_one = webhook.preset.payload.batch.is_none();
+                let content = is_one.then(|| webhook.verifier.signed_content(&ring.request)).flatten().map(Bytes::from);
                 let plain = |(body, view): (Body, Value)| {
                     let labels = webhook.preset.labels(&ring.request, &view);
-                    let as_sent = body.raw().clone();
+                    let as_sent = content.clone().unwrap_or_else(|| body.raw().clone());
                     let body = without_secrets(webhook, body)?;
                     Ok(Letter { labels, headers: kept.clone(), body, view, as_sent })
                 };

@@ -33,6 +33,19 @@ pub(super) fn escaped(body: &[u8], mut sink: impl FnMut(&[u8])) {
     }
 }
 
+/// The body with `\/` as `/`: JSON may write a slash either way.
+pub(super) fn plain_slashes(body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some(at) = memchr::memmem::find(rest, b"\\/") {
+        plain.extend_from_slice(&rest[..at]);
+        plain.push(b'/');
+        rest = &rest[at + 2..];
+    }
+    plain.extend_from_slice(rest);
+    plain
+}
+
 /// `{url_with_port}`: the URL with the port that its scheme implies, if it has none.
 pub(super) fn with_port(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };

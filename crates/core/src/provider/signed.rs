@@ -276,7 +276,7 @@ fn one<'m>(place: &Place, from: &Material<'m>) -> Result<std::borrow::Cow<'m, [u
 }
 
 /// Gitea signs the JSON; sent as a form it stands in the field `payload`, and the raw body is not what was signed.
-fn feed_payload(request: &Request<'_>, mut sink: impl FnMut(&[u8])) -> Result<(), Unsignable> {
+pub(super) fn feed_payload(request: &Request<'_>, mut sink: impl FnMut(&[u8])) -> Result<(), Unsignable> {
     let media = request.headers.get(header::CONTENT_TYPE).map_or(&[][..], |v| v.as_bytes());
     let is_form = media.len() >= FORM.len() && media[..FORM.len()].eq_ignore_ascii_case(FORM);
     if !is_form {

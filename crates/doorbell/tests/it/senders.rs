@@ -238,6 +238,35 @@ async fn a_handshake_is_answered_when_it_is_signed_and_makes_no_event() {
     assert!(door.all("/events").await.is_empty());
 }
 
+/// Twilio signs a form's fields, not its bytes. Whoever captured a delivery can write it otherwise under the same signature,
+/// as often as there are ways to write a form; all of them are the first one again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_captured_form_that_is_written_otherwise_is_known_again() {
+    let agent = HttpAgent::start().await;
+    let (signed, door) = tokio::join!(sdk::signed(now()), door_for_all(&agent));
+    let sms = &signed.iter().find(|one| one.provider == "twilio" && one.name == "sms").unwrap().request;
+    let first = taken(&door, sms, (202, "accepted")).await;
+    let text = std::str::from_utf8(&sms.body).unwrap();
+    let mut fields: Vec<&str> = text.split('&').collect();
+    fields.reverse();
+    let spellings = [
+        tampered::rewritten(sms, text),
+        fields.join("&"),
+        format!("&{text}&&"),
+        format!("{text}&{}", fields[0]),
+        text.replace("Body=c", "Body=%63"),
+        text.replace("%C3%A9", "%c3%a9"),
+        // What Twilio signs has nothing between a name and its value.
+        text.replace("From=%2B15550100", "From%2B=15550100"),
+    ];
+    for spelling in spellings {
+        assert_ne!(spelling, text);
+        let again = taken(&door, &sms.with_body(spelling), (200, "duplicate")).await;
+        assert_eq!((&again["event_id"], &again["run_id"]), (&first["event_id"], &first["run_id"]));
+    }
+    told(&door, &agent, 1).await;
+}
+
 /// An example as a delivery to a source.
 fn delivery(source: &str, id: usize, example: &sdk::Example) -> Request {
     let headers = [
