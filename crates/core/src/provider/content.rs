@@ -23,12 +23,18 @@ fn of_body(template: &Template, request: &Request<'_>) -> Option<Vec<u8>> {
     let piece = template.pieces().iter().find(|p| {
         matches!(
             p,
-            Piece::Payload | Piece::EscapedBody | Piece::SortedForm | Piece::PlivoUrl | Piece::At(Place::Form(_))
+            Piece::Payload
+                | Piece::EscapedBody
+                | Piece::SortedForm
+                | Piece::PhpForm(_)
+                | Piece::PlivoUrl
+                | Piece::At(Place::Form(_))
         )
     })?;
     match piece {
         Piece::Payload => feed_payload(request, sink).ok()?,
         Piece::EscapedBody => canonical::escaped(&canonical::plain_slashes(request.body), sink),
+        Piece::PhpForm(without) => sink(&canonical::php_form(request.body, without).ok()?),
         Piece::At(field) => sink(&field.exact(request, None).ok()?),
         _ => canonical::sorted_form(request.body, sink),
     }
