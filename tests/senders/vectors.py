@@ -87,6 +87,10 @@ def text(template, request, element, ts, secret):
             return plain[word]()
         if word == "plivo_url":
             return url + ("?" if fields else "") + "".join(k + v for k, v in sorted(fields))
+        if word.startswith("php_form:"):
+            kept = sorted((k, v) for k, v in fields if k != word[9:])
+            php = lambda t: f's:{len(t.encode())}:"{t}";'
+            return f"a:{len(kept)}:{{" + "".join(php(k) + php(v) for k, v in kept) + "}"
         if word.startswith("canonical:"):
             names = request["headers"][word[10:]].split(",")
             lines = ";".join(f"{n}:{request['headers'][n]}" for n in names)
@@ -287,7 +291,7 @@ def vectors(preset):
     out.append(show("a delivery", request, secret, "accepted", labels))
     if not is_proof:
         changed = dict(request, body=request["body"].replace("caf", "cof").replace("part", "tarp") if "note" in request["body"] and rule["scheme"] != "x" else request["body"] + " ")
-        if changed["body"] != request["body"] and any(w in str(rule) for w in ("{body}", "{payload}", "sorted_form", "body_claim", "canonical", "plivo")):
+        if changed["body"] != request["body"] and any(w in str(rule) for w in ("{body}", "{payload}", "sorted_form", "php_form", "body_claim", "canonical", "plivo")):
             out.append(show("one letter of the body changed", changed, secret,
                             "digest_mismatch" if rule["scheme"] == "jwt" else "signature_mismatch"))
         elif "body:" in str(rule.get("signed", "")) + str(rule.get("each", "")) or "form:" in str(rule.get("signed")):

@@ -219,6 +219,7 @@ async fn decide(
     let Some(verifier) = own.ok().or(ring.verifier) else {
         return Err(Early::new(No::NotVerified, "not_verified", "nothing checks this request"));
     };
+    let checked_by = ring.verifier.unwrap_or(verifier);
     if let Some(asked) = verifier.confirmation(&ring.request, &verified) {
         let answer = sender::confirm(webhook, &asked).await?;
         record_handshake(house, source, ring.remote, std::mem::take(checks)).await;
@@ -237,15 +238,11 @@ async fn decide(
     let idempotency_key = ring.request.headers.get("idempotency-key").and_then(|v| v.to_str().ok());
     let is_batch = whole.is_batch(webhook);
     let mut events = Vec::with_capacity(1);
-    for (at, letter) in whole.letters(source, webhook, ring)?.into_iter().enumerate() {
+    for (at, letter) in whole.letters(source, (webhook, checked_by), ring)?.into_iter().enumerate() {
         // One key for the whole request: with its place it is a key of the element.
         let of_element = idempotency_key.filter(|_| is_batch).map(|k| format!("{k} {at}"));
         let read::Letter { labels, headers, body, view, as_sent } = letter;
-        let facts = Facts {
-            hops,
-            headers,
-            ..facts(webhook, ring, (ring.verifier.unwrap_or(verifier), &verified), &labels, checks)
-        };
+        let facts = Facts { hops, headers, ..facts(webhook, ring, (checked_by, &verified), &labels, checks) };
         let vouched = vouch(&verified, &labels);
         let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));

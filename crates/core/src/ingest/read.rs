@@ -10,7 +10,7 @@ use super::cloudevents::{self, Event, Wrong};
 use super::{Early, No, Ring};
 use crate::decision::Check;
 use crate::payload::{Body, PayloadRule, Unreadable};
-use crate::provider::{CloudEvents, Labels};
+use crate::provider::{CloudEvents, Labels, Verifier};
 use crate::source::{Source, Webhook};
 
 /// A request that was read.
@@ -29,7 +29,7 @@ pub(super) struct Letter {
     /// The body as it is kept.
     pub body: Body,
     pub view: Value,
-    /// Its bytes as the sender sent them.
+    /// Its bytes as the sender sent them, in the spelling that the signature knows.
     pub as_sent: Bytes,
 }
 
@@ -106,14 +106,22 @@ impl Whole {
     }
 
     /// The events, in their order.
-    pub(super) fn letters(self, source: &Source, webhook: &Webhook, ring: Ring<'_>) -> Result<Vec<Letter>, Box<Early>> {
+    pub(super) fn letters(
+        self,
+        source: &Source,
+        (webhook, verifier): (&Webhook, &Verifier),
+        ring: Ring<'_>,
+    ) -> Result<Vec<Letter>, Box<Early>> {
         let kept = webhook.kept_headers.of(ring.request.headers);
         match self {
             Self::Plain(body, view) => {
+                // A batch is signed as one, and told apart element by element.
+                let is_one = webhook.preset.payload.batch.is_none();
+                let content = is_one.then(|| verifier.signed_content(&ring.request)).flatten().map(Bytes::from);
                 let plain = |Part { own, view, beside }: Part| {
                     // Labels are the event's own: an id that stands beside the list would be one for all of them.
                     let labels = webhook.preset.labels(&ring.request, &view);
-                    let as_sent = own.raw().clone();
+                    let as_sent = content.clone().unwrap_or_else(|| own.raw().clone());
                     let (body, view) = beside.unwrap_or((own, view));
                     let body = without_secrets(webhook, body)?;
                     Ok(Letter { labels, headers: kept.clone(), body, view, as_sent })

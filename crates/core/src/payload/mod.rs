@@ -213,6 +213,8 @@ impl Body {
             }),
             PayloadKind::Auto => match media.map_or(Media::Unsaid, media_of) {
                 Media::Json => Self::json(raw),
+                // The type is not signed, the body is: nobody may have JSON read as a form whose fields stand in its texts.
+                Media::Form if begins_as_json(&raw) => Self::json(raw),
                 Media::Form => Self::form(raw, rule),
                 Media::Text => Ok(Self::text(raw)),
                 Media::Other => Ok(Self::plain(Format::Binary, raw)),
@@ -412,6 +414,12 @@ fn readable_json(raw: &Bytes) -> Result<Bytes, Unreadable> {
         Some(mended) => mended.into(),
         None => text,
     })
+}
+
+/// Whether it begins as JSON's objects and lists do. No serialiser of forms writes a bare `{` or `[`; `curl -d` sends JSON
+/// under a form's type unless told otherwise.
+fn begins_as_json(raw: &[u8]) -> bool {
+    matches!(raw.trim_ascii_start().first(), Some(b'{' | b'['))
 }
 
 fn form_value(raw: &[u8], paths: &Paths) -> Value {

@@ -30,6 +30,9 @@ fn the_content_type_decides_the_format() {
         ("application/json; charset=utf-8", "{}", Format::Json),
         ("Application/CloudEvents+JSON", "{}", Format::Json),
         ("application/x-www-form-urlencoded", "a=1", Format::Form),
+        // JSON under a form's type is JSON: else a text in it, such as a title, could hold the form's fields.
+        ("application/x-www-form-urlencoded", "{\"title\":\"x&payload={}\"}", Format::Json),
+        ("application/x-www-form-urlencoded", "\r\n [1]", Format::Json),
         ("text/plain", "{}", Format::Text),
         ("application/octet-stream", "{}", Format::Binary),
         ("application/soap+xml", "<a/>", Format::Text),

@@ -1,9 +1,10 @@
 //! Texts that some senders sign and that no list of places can put together: fields of a form in their order, a URL with
 //! and without its port, a request written line by line. `signed` feeds them; each is one placeholder of a preset.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use aws_lc_rs::digest;
 use http::HeaderName;
 
 use super::Request;
@@ -20,6 +21,75 @@ pub(super) fn sorted_form(body: &[u8], mut sink: impl FnMut(&[u8])) {
     }
 }
 
+/// `{php_form:…}`: the fields but one, sorted by name, as PHP's `serialize` writes an array of strings; of a name that stands
+/// there twice nobody knows which counts. (Paddle Classic: `ksort`, `serialize`.)
+pub(super) fn php_form(body: &[u8], without: &str) -> Result<Vec<u8>, Unsignable> {
+    let mut fields = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(body).filter(|(name, _)| name != without) {
+        let repeated = fields.insert(name.clone(), value).is_some();
+        if repeated {
+            return Err(Unsignable::Repeated(Place::Form(name.into_owned())));
+        }
+    }
+    let mut text = format!("a:{}:{{", fields.len());
+    for part in fields.iter().flat_map(|(name, value)| [name, value]) {
+        let _ = write!(text, "s:{}:\"{part}\";", part.len());
+    }
+    text.push('}');
+    Ok(text.into_bytes())
+}
+
+/// `{json_body}`: the body as a JSON string, as JavaScript's `JSON.stringify` writes one. (Hygraph: `@hygraph/utils`.)
+pub(super) fn json_text(body: &[u8]) -> Vec<u8> {
+    serde_json::to_vec(&String::from_utf8_lossy(body)).unwrap_or_default()
+}
+
+/// `{item:…}`: what stands behind `start` in the header's list; it has to be there once.
+pub(super) fn item<'r>(request: &Request<'r>, list: &HeaderName, start: &str) -> Result<&'r [u8], Unsignable> {
+    let values = request.headers.get_all(list).iter().flat_map(|v| v.as_bytes().split(|b| *b == b','));
+    let mut found = values.filter_map(|item| item.trim_ascii().strip_prefix(start.as_bytes()));
+    match (found.next(), found.next()) {
+        (Some(item), None) => Ok(item),
+        (None, _) => Err(Unsignable::Missing(Place::Header(list.clone()))),
+        (Some(_), Some(_)) => Err(Unsignable::Repeated(Place::Header(list.clone()))),
+    }
+}
+
+/// What Atlassian calls the query string hash: SHA-256 in hex over method, path and the sorted query without `jwt`, joined by
+/// `&`. The path is that below the app's base URL, which has to be the root. (`createQueryStringHash` of npm atlassian-jwt 2.0.3.)
+pub(super) fn query_hash(request: &Request<'_>) -> String {
+    let path = match request.path.trim_end_matches('/') {
+        "" => "/",
+        path => path,
+    };
+    let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(request.query.as_bytes()).filter(|(name, _)| name != "jwt") {
+        fields.entry(name.into_owned()).or_default().push(value.into_owned());
+    }
+    let mut query = Vec::new();
+    for (name, mut values) in fields {
+        values.sort();
+        let values: Vec<String> = values.iter().map(|value| percent(value)).collect();
+        query.push(format!("{}={}", percent(&name), values.join(",")));
+    }
+    let text = format!("{}&{}&{}", request.method, path.replace('&', "%26"), query.join("&"));
+    hex::encode(digest::digest(&digest::SHA256, text.as_bytes()))
+}
+
+/// Percent-encoded but for RFC 3986's unreserved characters.
+fn percent(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            _ => {
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
+}
+
 /// `{escaped_body}`: `/` as `\/`, and every UTF-16 unit from U+007F on as `\uXXXX`. (Box: `validateWebhookMessage`.)
 pub(super) fn escaped(body: &[u8], mut sink: impl FnMut(&[u8])) {
     let text = String::from_utf8_lossy(body);
@@ -31,6 +101,19 @@ pub(super) fn escaped(body: &[u8], mut sink: impl FnMut(&[u8])) {
             _ => c.encode_utf16(&mut room).iter().for_each(|unit| sink(format!("\\u{unit:04x}").as_bytes())),
         }
     }
+}
+
+/// The body with `\/` as `/`: JSON may write a slash either way.
+pub(super) fn plain_slashes(body: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(body.len());
+    let mut rest = body;
+    while let Some(at) = memchr::memmem::find(rest, b"\\/") {
+        plain.extend_from_slice(&rest[..at]);
+        plain.push(b'/');
+        rest = &rest[at + 2..];
+    }
+    plain.extend_from_slice(rest);
+    plain
 }
 
 /// `{url_with_port}`: the URL with the port that its scheme implies, if it has none.

@@ -12,12 +12,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq as _;
 
-use super::Request;
 use super::encoding::{Encoding, Tag};
 use super::jwks;
 use super::keys::Keys;
 use super::refusal::Refusal;
 use super::scheme::JwtRule;
+use super::{Request, canonical};
 use crate::Timestamp;
 
 /// The longest token. Senders' are under 2 KiB, and a request's head holds 16.
@@ -60,6 +60,9 @@ pub(super) fn check(
             Some(audience) => is_text(&claims, claim, audience, "this source's `audience`")?,
             None => is_text(&claims, claim, request.url.ok_or(Refusal::UrlUnknown)?, "this source's public URL")?,
         }
+    }
+    if let Some(claim) = &rule.query_hash {
+        is_text(&claims, claim, &canonical::query_hash(request), "the hash of this request's method, path and query")?;
     }
     if let (Some(claim), Trusted::Published(_, secrets)) = (&rule.owner, &holding.keys) {
         signer = owner(&claims, claim, secrets)?;

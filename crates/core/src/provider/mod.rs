@@ -10,7 +10,7 @@
 //! scheme  how it is signed  select ─ signed ─ canonical   places in a request, texts put together from them
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
 //!                           encoding   jwt, jwks   signed tokens
-//! labels  id, type, …       handshake   pairing   keep  what is kept
+//! labels  id, type, …       handshake   pairing   keep  what is kept   content  how a copy is known
 //! client_cert   what a trusted proxy tells of a certificate
 //! sns     what is signed, and whose certificate   published   keys that are fetched
 //! sign    the other side, for tests, `send` and `demo`
@@ -18,6 +18,7 @@
 
 mod canonical;
 mod client_cert;
+mod content;
 mod credential;
 mod encoding;
 mod handshake;

@@ -266,6 +266,7 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
             .fault(claim.offset, "`body_claim_encoding` is missing: add for example `body_claim_encoding = \"hex\"`");
     }
     let url = section.text("url_claim").map(|t| t.value);
+    let query_hash = section.text("query_hash_claim").map(|t| t.value);
     let issuer = section.text("issuer").map(|t| t.value);
     let required: Vec<String> = section.texts("required").into_iter().map(|t| t.value).collect();
     let tolerance = section.required("tolerance", "\"60s\"").and_then(|_| section.duration("tolerance"));
@@ -287,6 +288,7 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
         key,
         body: claim.map(|c| c.value).zip(encoding),
         url,
+        query_hash,
         issuer,
         key_set,
         owner,

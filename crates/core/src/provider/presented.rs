@@ -50,7 +50,9 @@ impl<'r> Presented<'r> {
         loop {
             let end = memchr::memmem::find(rest, separator.as_bytes());
             let item = &rest[..end.unwrap_or(rest.len())];
-            match time.and_then(|prefix| item.strip_prefix(prefix)) {
+            // Without a prefix the time is the first item.
+            let is_time = |prefix: &&[u8]| !prefix.is_empty() || self.timestamp.is_none();
+            match time.filter(is_time).and_then(|prefix| item.strip_prefix(prefix)) {
                 Some(_) if self.timestamp.is_some() => return Err(self.malformed(place, "several timestamps")),
                 Some(timestamp) => self.timestamp = Some(timestamp),
                 None => self.item(place, item)?,

@@ -117,6 +117,8 @@ pub struct JwtRule {
     pub body: Option<(String, Encoding)>,
     /// The claim that holds the public URL.
     pub url: Option<String>,
+    /// The claim that holds the hash of method, path and query, as Atlassian makes it.
+    pub query_hash: Option<String>,
     /// What `iss` has to be.
     pub issuer: Option<String>,
     /// Where the sender publishes its keys as a JSON Web Key Set (RFC 7517), if it does.

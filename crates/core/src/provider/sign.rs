@@ -10,13 +10,15 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, InvalidHeaderValue};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 
-use super::jwt;
 use super::preset::{CloudEvents, Preset};
 use super::scheme::{Algorithm, JwtAlgorithm, JwtRule, PublicAlgorithm, Scheme, Signed, TimestampPlace};
 use super::select::Place;
 use super::signed::{IsDigested, Material, Piece, Template, Unsignable};
-use super::{Request, Via};
+use super::{Request, Via, canonical, jwt};
 use crate::{Secret, Timestamp};
+
+/// What we write for an item of a list that is signed beside body and time, such as Hygraph's name of the environment.
+const ITEM: &str = "master";
 
 /// A request about to be signed.
 #[derive(Clone, Debug)]
@@ -156,6 +158,12 @@ fn token(rule: &JwtRule, secret: &Secret, draft: &Draft<'_>, now: Timestamp) -> 
         let url = draft.url.ok_or_else(|| SignError::Missing("the public URL".to_owned()))?;
         claims[claim.as_str()] = Value::from(url);
     }
+    if let Some(claim) = &rule.query_hash {
+        let (path, query) = target(draft.url);
+        let (method, url, headers) = (draft.method, draft.url, &draft.headers);
+        let request = Request { method, url, path, query, headers, body: draft.body, via: Via::Anybody };
+        claims[claim.as_str()] = Value::from(canonical::query_hash(&request));
+    }
     if let Some((claim, encoding)) = &rule.body {
         claims[claim.as_str()] = Value::from(jwt::body_claim(draft.body, *encoding));
     }
@@ -183,9 +191,7 @@ fn add_signature(
     fill_signed(signed, template, timestamp_at, draft.id, &mut parts.headers)?;
 
     let body: Option<Value> = serde_json::from_slice(draft.body).ok();
-    let target =
-        draft.url.and_then(|u| u.split_once("://")).map_or("/", |(_, rest)| rest.find('/').map_or("/", |i| &rest[i..]));
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (path, query) = target(draft.url);
     let headers = &parts.headers;
     let request =
         Request { method: draft.method, url: draft.url, path, query, headers, body: draft.body, via: Via::Anybody };
@@ -205,6 +211,11 @@ fn add_signature(
     }
     match signed.place() {
         Place::Header(name) => {
+            if let (Some(items), Some(separator)) = (parts.headers.get(name), &signed.separator)
+                && template.pieces().iter().any(|p| matches!(p, Piece::Item(list, _) if list == name))
+            {
+                value = format!("{value}{separator}{}", String::from_utf8_lossy(items.as_bytes()));
+            }
             parts.headers.insert(name, HeaderValue::from_str(&value)?);
         }
         Place::Query(name) => parts.query = Some((name.clone(), value)),
@@ -230,6 +241,10 @@ fn fill_signed(
         }
     }
     for piece in template.pieces() {
+        // An item of the signature's own list, which the signature joins below.
+        if let Piece::Item(list, start) = piece {
+            headers.insert(list, HeaderValue::from_str(&format!("{start}{ITEM}"))?);
+        }
         if let Piece::Canonical(list) = piece {
             let mut names = vec![list.to_string()];
             names.extend(timestamp_at.and_then(|p| header(p).ok()).map(ToString::to_string));
@@ -237,6 +252,13 @@ fn fill_signed(
         }
     }
     Ok(())
+}
+
+/// Path and query of a URL.
+fn target(url: Option<&str>) -> (&str, &str) {
+    let rest = url.and_then(|u| u.split_once("://")).map_or("/", |(_, rest)| rest);
+    let target = rest.find('/').map_or("/", |i| &rest[i..]);
+    target.split_once('?').unwrap_or((target, ""))
 }
 
 fn header(place: &Place) -> Result<&HeaderName, SignError> {

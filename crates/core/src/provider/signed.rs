@@ -39,6 +39,12 @@ pub enum Piece {
     EscapedBody,
     /// `{sorted_form}`: names and values of the form's fields, sorted by name.
     SortedForm,
+    /// `{php_form:x}`: the form's fields but x, sorted by name, as PHP's `serialize` writes them.
+    PhpForm(String),
+    /// `{json_body}`: the raw body as a JSON string.
+    JsonBody,
+    /// `{item:x:y}`: what stands behind `y` in header x, a list with commas.
+    Item(HeaderName, String),
     /// `{canonical:x}`: method, path, the headers that header `x` lists, and the body, line by line.
     Canonical(HeaderName),
     /// `{path}`: the path, without the query.
@@ -137,7 +143,12 @@ impl Template {
     pub fn covers(&self, place: &Place) -> bool {
         self.pieces.iter().any(|piece| match (piece, place) {
             (
-                Piece::Body | Piece::EscapedBody | Piece::Canonical(_) | Piece::SortedForm,
+                Piece::Body
+                | Piece::JsonBody
+                | Piece::EscapedBody
+                | Piece::Canonical(_)
+                | Piece::SortedForm
+                | Piece::PhpForm(_),
                 Place::Body(_) | Place::Form(_),
             ) => true,
             (Piece::Payload, Place::Body(_)) => true,
@@ -153,8 +164,11 @@ impl Template {
 
     /// Whether a change of the body changes this text, wherever in what an agent gets of it.
     pub(super) fn covers_body(&self) -> bool {
-        let whole = [Piece::Body, Piece::EscapedBody, Piece::Payload, Piece::SortedForm, Piece::PlivoUrl];
-        self.pieces.iter().any(|p| whole.contains(p) || matches!(p, Piece::Canonical(_)))
+        use Piece::{Body, Canonical, EscapedBody, JsonBody, Payload, PhpForm, PlivoUrl, SortedForm};
+        let is_whole = |p: &Piece| {
+            matches!(p, Body | JsonBody | EscapedBody | Payload | SortedForm | PlivoUrl | PhpForm(_) | Canonical(_))
+        };
+        self.pieces.iter().any(is_whole)
     }
 
     /// Whether the piece occurs.
@@ -178,6 +192,9 @@ impl Template {
                 Piece::EscapedBody => canonical::escaped(from.request.body, &mut sink),
                 Piece::SortedForm if from.is_digested == IsDigested::Yes => {}
                 Piece::SortedForm => canonical::sorted_form(from.request.body, &mut sink),
+                Piece::PhpForm(without) => sink(&canonical::php_form(from.request.body, without)?),
+                Piece::JsonBody => sink(&canonical::json_text(from.request.body)),
+                Piece::Item(list, start) => sink(canonical::item(from.request, list, start)?),
                 Piece::Canonical(list) => canonical::request(from.request, list, from.timestamp_at, &mut sink)?,
                 Piece::BodyCrc32 => sink(canonical::crc32(from.request.body).to_string().as_bytes()),
                 Piece::Timestamp => sink(from.timestamp),
@@ -232,6 +249,9 @@ impl Template {
             Piece::BodyCrc32 => Some("{body_crc32}"),
             Piece::EscapedBody => Some("{escaped_body}"),
             Piece::SortedForm => Some("{sorted_form}"),
+            Piece::PhpForm(_) => Some("{php_form:…}"),
+            Piece::JsonBody => Some("{json_body}"),
+            Piece::Item(..) => Some("{item:…}"),
             Piece::Canonical(_) => Some("{canonical:…}"),
             Piece::Timestamp => Some("{ts}"),
             Piece::Url | Piece::UrlWithPort | Piece::UrlWithoutPort | Piece::PlivoUrl => Some("{url}"),
@@ -276,7 +296,7 @@ fn one<'m>(place: &Place, from: &Material<'m>) -> Result<std::borrow::Cow<'m, [u
 }
 
 /// Gitea signs the JSON; sent as a form it stands in the field `payload`, and the raw body is not what was signed.
-fn feed_payload(request: &Request<'_>, mut sink: impl FnMut(&[u8])) -> Result<(), Unsignable> {
+pub(super) fn feed_payload(request: &Request<'_>, mut sink: impl FnMut(&[u8])) -> Result<(), Unsignable> {
     let media = request.headers.get(header::CONTENT_TYPE).map_or(&[][..], |v| v.as_bytes());
     let is_form = media.len() >= FORM.len() && media[..FORM.len()].eq_ignore_ascii_case(FORM);
     if !is_form {
@@ -302,6 +322,7 @@ impl Piece {
             "body_crc32" => Self::BodyCrc32,
             "escaped_body" => Self::EscapedBody,
             "sorted_form" => Self::SortedForm,
+            "json_body" => Self::JsonBody,
             "ts" => Self::Timestamp,
             "method" => Self::Method,
             "url" => Self::Url,
@@ -320,6 +341,14 @@ impl Piece {
             let header = HeaderName::from_bytes(name.as_bytes());
             return header.map(Self::Canonical).map_err(|_| format!("`{name}` cannot be the name of a header"));
         }
+        if let Some(field) = inside.strip_prefix("php_form:") {
+            return Ok(Self::PhpForm(field.to_owned()));
+        }
+        if let Some((name, start)) = inside.strip_prefix("item:").and_then(|rest| rest.split_once(':')) {
+            let header = HeaderName::from_bytes(name.as_bytes());
+            let wrong = |_| format!("`{name}` cannot be the name of a header");
+            return header.map(|header| Self::Item(header, start.to_owned())).map_err(wrong);
+        }
         if let Some((encoding, place)) = inside.strip_prefix("mac:").and_then(|rest| rest.split_once(':')) {
             let encoding = match encoding {
                 "hex" => Encoding::Hex,
@@ -332,7 +361,7 @@ impl Piece {
             return Ok(Self::Lower(Place::parse(place)?));
         }
         if !inside.contains(':') {
-            let known = "body, payload, body_crc32, escaped_body, sorted_form, ts, method, url, url_with_port, url_without_port, plivo_url, path, \
+            let known = "body, payload, json_body, body_crc32, escaped_body, sorted_form, php_form:…, item:…, ts, method, url, url_with_port, url_without_port, plivo_url, path, \
                 secret, header:…, query:…, form:…, body:…, lower:…, canonical:…";
             return Err(format!("`{{{inside}}}` is not a placeholder: use one of {known}"));
         }

@@ -374,22 +374,27 @@ impl Verifier {
             _ => None,
         };
         let timestamp = match (signed.timestamp.is_some(), timestamp_at) {
-            (false, _) => Cow::Borrowed([].as_slice()),
-            (true, None) => Cow::Borrowed(presented.timestamp.ok_or(Refusal::TimestampMissing)?),
-            (true, Some(place)) => place.exact(request, body).map_err(|e| match e {
-                NotExact::Missing => Refusal::TimestampMissing,
-                NotExact::Repeated => Refusal::PartRepeated(place.clone()),
-            })?,
+            (false, _) => Some(Cow::Borrowed([].as_slice())),
+            (true, None) => Some(Cow::Borrowed(presented.timestamp.ok_or(Refusal::TimestampMissing)?)),
+            (true, Some(place)) => match place.exact(request, body) {
+                Ok(value) => Some(value),
+                // A body that was changed may have lost its time with its form: the signature is what is wrong with it.
+                Err(NotExact::Missing) if matches!(place, Place::Body(_)) => None,
+                Err(NotExact::Missing) => return Err(Refusal::TimestampMissing),
+                Err(NotExact::Repeated) => return Err(Refusal::PartRepeated(place.clone())),
+            },
         };
         let is_digested = digested(signed, request, body)?;
-        let material = Material { request, body, timestamp: &timestamp, timestamp_at, secret: &[], is_digested };
+        let at = timestamp.as_deref().unwrap_or_default();
+        let material = Material { request, body, timestamp: at, timestamp_at, secret: &[], is_digested };
         if self.answers_macs && signed.templates.iter().any(|t| is_askable(t, &material)) {
             return Err(Refusal::SignatureMismatch { secrets: keys.len() });
         }
         let secret = keys.matching(signed, &material, &presented)?;
         // The time is looked at last: a right signature that is old is worth telling from a forgery.
         if let Some(rule) = &signed.timestamp {
-            let at = rule.unit.parse(&timestamp).ok_or(Refusal::TimestampMalformed(rule.unit))?;
+            let timestamp = timestamp.as_deref().ok_or(Refusal::TimestampMissing)?;
+            let at = rule.unit.parse(timestamp).ok_or(Refusal::TimestampMalformed(rule.unit))?;
             let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
             Refusal::of_time(at, now, tolerance, rule.ahead.unwrap_or(tolerance))?;
         }

@@ -275,6 +275,7 @@ const NOT_SIGNED_HERE: &[&str] = &[
     "mailgun",
     "mercado-pago",
     "microsoft-graph",
+    "paddle-classic",
     "paypal",
     "plain",
     "postal",

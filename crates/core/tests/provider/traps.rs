@@ -414,3 +414,26 @@ fn a_wrong_signature_that_is_sent_on_purpose_is_refused() {
         assert_eq!(verdict.unwrap_err().code(), "signature_mismatch", "{id}");
     }
 }
+
+#[test]
+fn all_spellings_of_a_signed_form_are_one_content() {
+    let form = &[("content-type", "application/x-www-form-urlencoded")][..];
+    let json = &[("content-type", "application/json")][..];
+    for (id, one_way, headers_of_one, another, headers_of_another) in [
+        ("twilio", "From=a&Body=%C3%A9+b", form, "&Body=%c3%a9%20b&From=a&From=%61", form),
+        ("plivo", "From=a&Text=b", form, "Text=%62&From=a", form),
+        ("travis", "payload=%7B%7D", form, "other=1&payload=%7b}", form),
+        ("gitea", "{\"a\":1}", json, "payload=%7B%22a%22:1%7D&x=y", form),
+        ("box", "{\"a\":\"/é\"}", json, "{\"a\":\"\\/\\u00e9\"}", json),
+    ] {
+        let verifier = verifier(id, &[&good(id).0.secrets[0]]);
+        let content = |pairs, body: &'static str| one(pairs, body).with(|r| verifier.signed_content(r)).unwrap();
+        let wanted = content(headers_of_one, one_way);
+        assert_eq!(content(headers_of_another, another), wanted, "{id}");
+    }
+    // GitHub signs the bytes, Twilio a digest of JSON.
+    let raw = one(form, "payload=%7B%7D");
+    assert_eq!(raw.with(|r| verifier("github", &["s"]).signed_content(r)), None);
+    let digested = Rung { url: Some("https://door.example.com/hooks?bodySHA256=00".into()), ..one(json, "{}") };
+    assert_eq!(digested.with(|r| verifier("twilio", &["s"]).signed_content(r)), None);
+}

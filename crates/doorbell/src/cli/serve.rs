@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
+#[cfg(target_os = "linux")]
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Env;
@@ -49,6 +51,7 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
         }
     }
     telemetry::logs(env.get("DOORBELL_LOG").map(String::as_str), args.log_format)?;
+    close_memory();
     let screen = Screen::new(&env);
     let signals = Signals::listen().context("cannot listen for signals")?;
     let world = world(env)?;
@@ -73,6 +76,15 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     match end {
         End::Asked => Ok(ExitCode::SUCCESS),
         End::Failed(why) => Err(failed(why).into()),
+    }
+}
+
+/// Closes our memory and our environment, where the secrets are, to other processes of this user: agents run as the same one and
+/// could read `/proc/<pid>/environ`. Ends core dumps too. A program that we start has its own again.
+fn close_memory() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "agents of this user can read the server's environment: run them in a container");
     }
 }
 

@@ -86,6 +86,7 @@ impl Door {
             .current_dir(self.dir.path())
             .env("DOORBELL_ADMIN_TOKEN", TOKEN)
             .env("TEST_SECRET", SECRET)
+            .env("EMPTY_SECRET", "")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

@@ -21,6 +21,9 @@ documentation: `doorbell check` warns where one is used, and if it is wrong it r
 
 Senders that sign nothing get a secret of your own in the URL: `https://your.door/hooks/NAME?key=SECRET`.
 
+Known and not here: Plaid, whose keys are handed out one by one by a call with the customer's own credentials, and Dropbox Sign, which
+sends its JSON as multipart and signs nothing of it but type and time.
+
 ";
 
 /// The whole page.

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::{PARALLEL, Request, SECRETS, now, sdk};
+use super::vendors::by_id;
+use super::{PARALLEL, Request, now, sdk};
 use crate::contracts::agentex::World;
 
 fn secret(provider: &str) -> &'static str {
-    SECRETS.iter().find(|(name, _)| *name == provider).unwrap().1
+    by_id(provider).secret
 }
 
 /// Whose delivery it is: the name that its key has.

@@ -10,31 +10,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
-use crate::world::{Door, SECRET};
+use super::vendors::{TOLERANCE, VENDORS, Vendor};
+use crate::world::Door;
 
 /// What to do when the SDKs cannot be run. Nothing is skipped for their lack: a skipped proof looks like a passed one.
 const REMEDY: &str = "run `./do test`, which installs node (20 or newer) and, with npm, the senders' SDKs";
 
-/// The senders with an SDK here, their sources' names and the secrets that the sources are given.
-pub(super) const SECRETS: [(&str, &str); 5] = [
-    ("github", SECRET),
-    ("stripe", "whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH"),
-    ("svix", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-    ("standard-webhooks", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
-    ("slack", "8f742231b10e8888abcd99yyyzzz85a5"),
-];
-
-/// Secrets of the right form that no source was given.
-const OTHERS: [(&str, &str); 5] = [
-    ("github", "It's a secret to everybody"),
-    ("stripe", "whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FI"),
-    ("svix", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSx"),
-    ("standard-webhooks", "whsec_D2FVsBQIhrscChlQIMV+b5sSYspob7oD"),
-    ("slack", "8f742231b10e8888abcd99yyyzzz85a6"),
-];
-
-/// How far our clock and the SDK's may lie apart in every preset here, in seconds.
-const TOLERANCE: i64 = 300;
+/// Our address as the senders know it: some sign it.
+pub(super) const PUBLIC_URL: &str = "https://door.example.com";
 
 /// A request, whoever made it: the headers in their order, so that one can stand there twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +32,11 @@ impl Request {
     pub(super) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(n, _)| n == name);
         found.map(|(_, value)| value.as_str()).unwrap_or_else(|| panic!("no {name} in {self:?}"))
+    }
+
+    /// The source whose path it is for.
+    pub(super) fn source(&self) -> &str {
+        self.path.split('?').next().unwrap().strip_prefix("/hooks/").unwrap()
     }
 
     pub(super) fn with(&self, name: &str, value: &str) -> Self {
@@ -135,17 +123,17 @@ impl Line {
 
 /// Every request of `tests/senders/requests.mjs`, signed by the SDKs at `now` (seconds since 1970).
 pub(super) async fn signed(now: i64) -> Vec<Signed> {
-    let round = |name: &str, at: i64, secrets: &[(&str, &str)]| {
-        let secrets: BTreeMap<_, _> = secrets.iter().copied().collect();
+    let round = |name: &str, at: i64, secret: fn(&Vendor) -> &'static str| {
+        let secrets: BTreeMap<_, _> = VENDORS.iter().map(|vendor| (vendor.id, secret(vendor))).collect();
         json!({"round": name, "at": at, "secrets": secrets})
     };
-    let rounds = json!([
-        round("true", now, &SECRETS),
-        round("stale", now - TOLERANCE - 1, &SECRETS),
-        round("future", now + 2 * TOLERANCE, &SECRETS),
-        round("other secret", now, &OTHERS),
-    ]);
-    let lines: Vec<Line> = node("sign.mjs", &rounds).await;
+    let rounds = [
+        round("true", now, |vendor| vendor.secret),
+        round("stale", now - TOLERANCE - 1, |vendor| vendor.secret),
+        round("future", now + 2 * TOLERANCE, |vendor| vendor.secret),
+        round("other secret", now, |vendor| vendor.other_secret),
+    ];
+    let lines: Vec<Line> = node("sign.mjs", &json!({"base": PUBLIC_URL, "rounds": rounds})).await;
     let find = |round: &str, like: &Line| {
         let same = |l: &&Line| l.round == round && l.provider == like.provider && l.name == like.name;
         lines.iter().find(same).unwrap().request()
@@ -161,10 +149,30 @@ pub(super) async fn signed(now: i64) -> Vec<Signed> {
         challenge: line.challenge.clone(),
     };
     let signed: Vec<Signed> = lines.iter().filter(|l| l.round == "true").map(of).collect();
-    for (provider, _) in SECRETS {
-        assert!(signed.iter().filter(|s| s.provider == provider).count() >= 3, "too few requests of {provider}");
+    for vendor in &VENDORS {
+        assert!(signed.iter().filter(|s| s.provider == vendor.id).count() >= 2, "too few requests of {}", vendor.id);
     }
     signed
+}
+
+/// What the SDK of the source's sender says to each request at `now`.
+pub(super) async fn accepted(now: i64, requests: impl Iterator<Item = &Request>) -> Vec<bool> {
+    #[derive(Deserialize)]
+    struct Line {
+        accepted: bool,
+    }
+    let one = |request: &Request| {
+        json!({
+            "provider": request.source(),
+            "path": request.path,
+            "headers": request.headers,
+            "body_base64": STANDARD.encode(&request.body),
+        })
+    };
+    let secrets: BTreeMap<_, _> = VENDORS.iter().map(|vendor| (vendor.id, vendor.secret)).collect();
+    let requests: Vec<Value> = requests.map(one).collect();
+    let input = json!({"base": PUBLIC_URL, "at": now, "secrets": secrets, "requests": requests});
+    node("check.mjs", &input).await.into_iter().map(|line: Line| line.accepted).collect()
 }
 
 /// The data as an agent should see it: what the sender says, without the token that Slack still sends along.

@@ -1,66 +1,19 @@
 //! What somebody without the secret can do to a signed request, each with the cause that the door must record. Used by
 //! `senders`; pure.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use url::form_urlencoded;
 
 use super::sdk::{Request, Signed};
+use super::vendors::{Coding, Shape, Time, VENDORS, by_id};
 
 const MISSING: &str = "signature_missing";
 const MALFORMED: &str = "signature_malformed";
 const MISMATCH: &str = "signature_mismatch";
-
-/// Where a sender puts its signature, and how it writes it.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    /// The header of the signature.
-    pub signature: &'static str,
-    /// What stands before the signature's own text; whatever is before this is the time, in a list.
-    pub prefix: &'static str,
-    /// How the 32 bytes are written.
-    pub hex: bool,
-    /// The text between signatures, if there may be several.
-    pub separator: Option<&'static str>,
-    /// Where the time of signing stands.
-    pub time: Time,
-    /// The header with the delivery's id, if the id is signed.
-    pub id: Option<&'static str>,
-}
-
-/// Where the time of signing stands.
-#[derive(Clone, Copy)]
-pub(super) enum Time {
-    Nowhere,
-    Header(&'static str),
-    /// In the signature's list, as `t=`.
-    List,
-}
-
-/// The shape of a provider's requests, from its own documentation and not from our presets.
-pub(super) fn shape(provider: &str) -> Shape {
-    let hex = Shape { signature: "", prefix: "", hex: true, separator: None, time: Time::Nowhere, id: None };
-    let base64 = Shape { hex: false, separator: Some(" "), prefix: "v1,", ..hex };
-    let header = Time::Header;
-    match provider {
-        "github" => Shape { signature: "x-hub-signature-256", prefix: "sha256=", ..hex },
-        "stripe" => {
-            Shape { signature: "stripe-signature", prefix: "v1=", separator: Some(","), time: Time::List, ..hex }
-        }
-        "slack" => {
-            Shape { signature: "x-slack-signature", prefix: "v0=", time: header("x-slack-request-timestamp"), ..hex }
-        }
-        "svix" => Shape { signature: "svix-signature", time: header("svix-timestamp"), id: Some("svix-id"), ..base64 },
-        "standard-webhooks" => Shape {
-            signature: "webhook-signature",
-            time: header("webhook-timestamp"),
-            id: Some("webhook-id"),
-            ..base64
-        },
-        other => panic!("no shape of {other}"),
-    }
-}
 
 /// A request that must be refused.
 pub(super) struct Tampered {
@@ -76,19 +29,26 @@ fn tampered(what: &'static str, request: Request, code: &'static str) -> Tampere
 
 /// Everything done to `signed`; `another` is another good request of the same sender.
 pub(super) fn all(signed: &Signed, another: &Signed) -> Vec<Tampered> {
-    let shape = shape(&signed.provider);
-    let mut all = bodies(&signed.request);
+    let shape = by_id(&signed.provider).shape;
+    let mut all = bodies(signed);
     all.extend(spellings(&shape, &signed.request));
     all.extend(places(&shape, &signed.request));
     all.extend(foreign(&shape, signed, another));
     all.extend(times(&shape, signed));
     all.extend(ids(&shape, &signed.request));
+    all.extend(
+        shape.requires.iter().map(|name| {
+            tampered("a header that has to be there is gone", signed.request.without(name), "part_missing")
+        }),
+    );
     all.retain(|t| t.request != signed.request);
     all
 }
 
 /// Other bytes under a signature that was right.
-fn bodies(good: &Request) -> Vec<Tampered> {
+fn bodies(signed: &Signed) -> Vec<Tampered> {
+    let good = &signed.request;
+    let code = body_code(good);
     let body = &good.body;
     let text = std::str::from_utf8(body).unwrap();
     let mut flipped = body.clone();
@@ -111,13 +71,27 @@ fn bodies(good: &Request) -> Vec<Tampered> {
         ("the accents decomposed", text.replace('é', "e\u{301}").replace("%C3%A9", "e%CC%81").into_bytes()),
         ("the accents escaped", text.replace('é', "\\u00e9").into_bytes()),
     ]
-    .map(|(what, body)| tampered(what, good.with_body(body), MISMATCH))
-    .into()
+    .into_iter()
+    .filter(|(_, changed)| !is_same_form(signed, changed))
+    .map(|(what, body)| tampered(what, good.with_body(body), code))
+    .collect()
+}
+
+/// What is recorded of a changed body: Twilio binds a JSON body by its digest, which stands in the URL.
+fn body_code(good: &Request) -> &'static str {
+    if good.path.contains("bodySHA256=") { "digest_mismatch" } else { MISMATCH }
+}
+
+/// Twilio signs the fields of a form in their order, not its bytes: written otherwise it is the same form.
+fn is_same_form(signed: &Signed, changed: &[u8]) -> bool {
+    let fields = |body: &[u8]| -> BTreeSet<(String, String)> { form_urlencoded::parse(body).into_owned().collect() };
+    let is_form = signed.request.header("content-type").ends_with("form-urlencoded");
+    signed.provider == "twilio" && is_form && fields(changed) == fields(&signed.request.body)
 }
 
 /// What a server sees that parses the body and writes it again: JSON indented or not, a form with `+` for `%20`.
-fn rewritten(good: &Request, text: &str) -> String {
-    let again = if good.header("content-type").starts_with("application/json") {
+pub(super) fn rewritten(good: &Request, text: &str) -> String {
+    let again = if good.header("content-type").contains("json") {
         let value: Value = serde_json::from_str(text).unwrap();
         let pretty = format!("{value:#}");
         if pretty == text { value.to_string() } else { pretty }
@@ -138,34 +112,39 @@ fn parts<'r>(shape: &Shape, request: &'r Request) -> (&'r str, &'r str) {
 fn spellings(shape: &Shape, good: &Request) -> Vec<Tampered> {
     let (before, tag) = parts(shape, good);
     let prefix = shape.prefix;
-    let bytes = if shape.hex { hex::decode(tag).unwrap() } else { STANDARD.decode(tag).unwrap() };
-    let other_encoding = if shape.hex { STANDARD.encode(&bytes) } else { hex::encode(&bytes) };
-    let encode = |bytes: &[u8]| if shape.hex { hex::encode(bytes) } else { STANDARD.encode(bytes) };
+    let is_hex = shape.coding == Coding::Hex;
+    let zeros = vec![0; if is_hex { tag.len() / 2 } else { STANDARD.decode(tag).unwrap().len() }];
+    let bytes = if is_hex { hex::decode(tag).unwrap() } else { STANDARD.decode(tag).unwrap() };
+    let other_encoding = if is_hex { STANDARD.encode(&bytes) } else { hex::encode(&bytes) };
+    let encode = |bytes: &[u8]| if is_hex { hex::encode(bytes) } else { STANDARD.encode(bytes) };
     let mut other_bit = bytes.clone();
     other_bit[0] ^= 1;
-    // The last digit of base64 has two bits to spare, which must be zero: it stays as it is.
-    let (head, tail) = tag.split_at(tag.len() - 2);
+    // The last digit of base64, before its padding, has bits to spare, which must be zero: it stays as it is.
+    let (head, tail) = tag.split_at(tag.len() - 4);
     let capitals = format!("{}{tail}", head.to_uppercase());
     let half = &tag[..22];
     let odd_prefix = if prefix.starts_with('v') { prefix.to_uppercase() } else { "SHA256=".into() };
     let next = if prefix.starts_with('v') { prefix.replace(['0', '1'], "2") } else { "sha512=".into() };
     let set = |value: String| good.with(shape.signature, &value);
-    let capitals_code = if shape.hex { MALFORMED } else { MISMATCH };
+    let capitals_code = if is_hex { MALFORMED } else { MISMATCH };
     let mut all = vec![
-        tampered("no prefix", set(format!("{before}{tag}")), MALFORMED),
-        tampered("the prefix alone", set(format!("{before}{prefix}")), MALFORMED),
         tampered("the prefix in capitals", set(format!("{before}{odd_prefix}{tag}")), MALFORMED),
         tampered("the prefix of another version", set(format!("{before}{next}{tag}")), MALFORMED),
         tampered("capitals in the signature", set(format!("{before}{prefix}{capitals}")), capitals_code),
         tampered("hex for base64 or base64 for hex", set(format!("{before}{prefix}{other_encoding}")), MALFORMED),
         tampered("the first half of the signature", set(format!("{before}{prefix}{half}")), MALFORMED),
         tampered("a digit behind the signature", set(format!("{before}{prefix}{tag}0")), MALFORMED),
-        tampered("a blank before the signature", set(format!("{before}{prefix} {tag}")), MALFORMED),
         tampered("quotes around the signature", set(format!("{before}{prefix}\"{tag}\"")), MALFORMED),
         tampered("one bit of the signature", set(format!("{before}{prefix}{}", encode(&other_bit))), MISMATCH),
-        tampered("a signature of zeros", set(format!("{before}{prefix}{}", encode(&[0; 32]))), MISMATCH),
+        tampered("a signature of zeros", set(format!("{before}{prefix}{}", encode(&zeros))), MISMATCH),
     ];
-    let wrong = format!("{prefix}{}", encode(&[0; 32]));
+    // Of a bare signature the first two are none, and a blank before a header's value is not part of it.
+    if !prefix.is_empty() {
+        all.push(tampered("no prefix", set(format!("{before}{tag}")), MALFORMED));
+        all.push(tampered("the prefix alone", set(format!("{before}{prefix}")), MALFORMED));
+        all.push(tampered("a blank before the signature", set(format!("{before}{prefix} {tag}")), MALFORMED));
+    }
+    let wrong = format!("{prefix}{}", encode(&zeros));
     match shape.separator {
         Some(separator) => {
             let many = format!("{before}{}", [wrong.as_str()].repeat(16).join(separator));
@@ -186,7 +165,8 @@ fn spellings(shape: &Shape, good: &Request) -> Vec<Tampered> {
 fn places(shape: &Shape, good: &Request) -> Vec<Tampered> {
     let value = good.header(shape.signature);
     let without = good.without(shape.signature);
-    let in_query = Request { path: format!("{}?{}={value}", good.path, shape.signature), ..without.clone() };
+    let sign = if good.path.contains('?') { '&' } else { '?' };
+    let in_query = Request { path: format!("{}{sign}{}={value}", good.path, shape.signature), ..without.clone() };
     let mut all = vec![
         tampered("no signature", without.clone(), MISSING),
         tampered("an empty signature", good.with(shape.signature, ""), MISSING),
@@ -210,16 +190,17 @@ fn foreign(shape: &Shape, signed: &Signed, another: &Signed) -> Vec<Tampered> {
     let mut all = vec![
         tampered("signed with another secret", signed.other_secret.clone(), MISMATCH),
         tampered("the signature of another body", copied, MISMATCH),
-        tampered("another body under this signature", good.with_body(another.request.body.clone()), MISMATCH),
+        tampered("another body under this signature", good.with_body(another.request.body.clone()), body_code(good)),
     ];
     if let Some(id) = shape.id {
         let both =
             good.with(shape.signature, another.request.header(shape.signature)).with(id, another.request.header(id));
         all.push(tampered("the signature and the id of another body", both, MISMATCH));
     }
-    for (provider, _) in super::sdk::SECRETS.iter().filter(|(p, _)| *p != signed.provider) {
-        let elsewhere = Request { path: format!("/hooks/{provider}"), ..good.clone() };
-        all.push(tampered("the right request at another source", elsewhere, MISSING));
+    for vendor in VENDORS.iter().filter(|vendor| vendor.id != signed.provider) {
+        let elsewhere = Request { path: format!("/hooks/{}", vendor.id), ..good.clone() };
+        let code = if vendor.shape.requires.is_empty() { MISSING } else { "part_missing" };
+        all.push(tampered("the right request at another source", elsewhere, code));
     }
     all
 }
@@ -227,36 +208,44 @@ fn foreign(shape: &Shape, signed: &Signed, another: &Signed) -> Vec<Tampered> {
 /// The time of signing as the request says it.
 fn time_of<'r>(shape: &Shape, request: &'r Request) -> &'r str {
     match shape.time {
-        Time::Nowhere => "",
-        Time::Header(name) => request.header(name),
-        Time::List => parts(shape, request).0.strip_prefix("t=").unwrap().strip_suffix(',').unwrap(),
+        Time::Nowhere | Time::Body => "",
+        Time::Header(name) | Time::Ageless(name) => request.header(name),
+        Time::List(item) => {
+            let before = parts(shape, request).0.strip_prefix(item).unwrap();
+            before.strip_suffix(shape.separator.unwrap()).unwrap()
+        }
     }
 }
 
 /// The request under another time, its signature as it was.
 fn at_time(shape: &Shape, request: &Request, time: &str) -> Request {
     match shape.time {
-        Time::Nowhere => request.clone(),
-        Time::Header(name) => request.with(name, time),
-        Time::List => {
-            let (_, tag) = parts(shape, request);
-            request.with(shape.signature, &format!("t={time},{}{tag}", shape.prefix))
+        Time::Nowhere | Time::Body => request.clone(),
+        Time::Header(name) | Time::Ageless(name) => request.with(name, time),
+        Time::List(item) => {
+            let ((_, tag), separator) = (parts(shape, request), shape.separator.unwrap());
+            request.with(shape.signature, &format!("{item}{time}{separator}{}{tag}", shape.prefix))
         }
     }
 }
 
 /// Times that are not the signed one, or not now.
 fn times(shape: &Shape, signed: &Signed) -> Vec<Tampered> {
-    if matches!(shape.time, Time::Nowhere) {
-        return Vec::new();
-    }
     let good = &signed.request;
+    let late = vec![
+        tampered("signed too long ago", signed.stale.clone(), "timestamp_stale"),
+        tampered("signed for the future", signed.future.clone(), "timestamp_future"),
+    ];
+    let late = match shape.time {
+        Time::Nowhere => return Vec::new(),
+        Time::Body => return late,
+        Time::Ageless(_) => Vec::new(),
+        Time::Header(_) | Time::List(_) => late,
+    };
     let now_is = time_of(shape, good);
     let set = |request: &Request, time: &str| at_time(shape, request, time);
     let one_less = (now_is.parse::<i64>().unwrap() - 1).to_string();
     let mut all = vec![
-        tampered("signed too long ago", signed.stale.clone(), "timestamp_stale"),
-        tampered("signed for the future", signed.future.clone(), "timestamp_future"),
         tampered("an old signature under a new time", set(&signed.stale, now_is), MISMATCH),
         tampered("a future signature under a new time", set(&signed.future, now_is), MISMATCH),
         tampered("the time less a second", set(good, &one_less), MISMATCH),
@@ -268,20 +257,22 @@ fn times(shape: &Shape, signed: &Signed) -> Vec<Tampered> {
         tampered("no number for a time", set(good, "now"), MISMATCH),
     ];
     match shape.time {
-        Time::Nowhere => {}
-        Time::Header(name) => {
-            all.push(tampered("no time", good.without(name), "timestamp_missing"));
+        Time::Nowhere | Time::Body => {}
+        Time::Header(name) | Time::Ageless(name) => {
+            let code = if matches!(shape.time, Time::Ageless(_)) { "part_missing" } else { "timestamp_missing" };
+            all.push(tampered("no time", good.without(name), code));
             all.push(tampered("the time twice", good.adding(name, now_is), "part_repeated"));
         }
-        Time::List => {
+        Time::List(item) => {
             let (before, tag) = parts(shape, good);
             let set = |value: String| good.with(shape.signature, &value);
             all.push(tampered("no time", set(format!("{}{tag}", shape.prefix)), "timestamp_missing"));
             all.push(tampered("the time twice", set(format!("{before}{before}{}{tag}", shape.prefix)), MALFORMED));
-            all.push(tampered("the time alone", set(format!("t={now_is}")), MALFORMED));
+            all.push(tampered("the time alone", set(format!("{item}{now_is}")), MALFORMED));
             all.push(tampered("the test scheme alone", set(format!("{before}v0={tag}")), MALFORMED));
         }
     }
+    all.extend(late);
     all
 }
 
