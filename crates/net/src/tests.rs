@@ -180,3 +180,39 @@ async fn only_http_without_credentials_is_called() {
         assert!(matches!(&got, Err(FetchError::Refused(why)) if !why.contains("pw")), "{url}: {got:?}");
     }
 }
+
+#[tokio::test]
+async fn a_streamed_answer_is_guarded_like_a_whole_one_and_ends_when_it_stalls_or_is_too_long() {
+    let pieces = |then: bool| async move {
+        let first = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; 600]))]);
+        let more = futures::stream::iter(then.then_some(Ok(Bytes::from_static(&[b'y'; 600]))));
+        let stalls = futures::stream::pending();
+        axum::body::Body::from_stream(first.chain(more).chain(stalls))
+    };
+    let app = Router::new()
+        .route("/stalls", get(move || pieces(false)))
+        .route("/long", get(move || pieces(true)))
+        .route("/gzip", get(|| async { ([("content-encoding", "gzip")], "as it is") }))
+        .route("/silent", get(std::future::pending::<()>))
+        .route("/from", get(|| async { (http::StatusCode::FOUND, [("location", "/to")]) }));
+    let at = serve(app).await;
+    let client = Client::new().unwrap();
+    let ask = |path: &str, limits: FetchLimits| {
+        let (client, request) = (client.clone(), get_request(&format!("http://{at}/{path}")));
+        async move { client.stream(request, limits).await }
+    };
+    let inner = ask("gzip", FetchLimits { reach: Reach::Public, ..LIMITS }).await;
+    assert!(matches!(inner, Err(FetchError::Refused(_))), "an inner address");
+    let plain = ask("gzip", LIMITS).await.unwrap();
+    assert_eq!(plain.headers()["content-encoding"], "gzip");
+    assert_eq!(plain.into_body().next().await.unwrap().unwrap(), "as it is");
+    assert_eq!(ask("from", LIMITS).await.unwrap().status(), 302, "not followed");
+    let brief = FetchLimits { time_limit: Duration::from_millis(200), ..LIMITS };
+    assert!(matches!(ask("silent", brief).await, Err(FetchError::TimedOut { .. })));
+    let mut body = ask("stalls", brief).await.unwrap().into_body();
+    assert_eq!(body.next().await.unwrap().unwrap().len(), 600);
+    assert!(matches!(body.next().await, Some(Err(FetchError::TimedOut { .. }))));
+    assert!(body.next().await.is_none(), "nothing follows a fault");
+    let sent: Vec<_> = ask("long", LIMITS).await.unwrap().into_body().collect().await;
+    assert!(matches!(sent.last(), Some(Err(FetchError::TooLarge { limit: 1024, .. }))), "{sent:?}");
+}
