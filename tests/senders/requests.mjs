@@ -109,7 +109,7 @@ const contentful = (name, body) =>
   });
 
 /** Senders that put several events into one request; here there is one in each. */
-const batch = (name, type, element, wrap, headers) => json(name, wrap(element), { type, data: element }, headers);
+const batch = (name, type, element, wrap, headers, beside) => json(name, wrap(element), { type, data: { ...element, ...beside } }, headers);
 
 export const requests = {
   github: [
@@ -184,8 +184,8 @@ export const requests = {
     shopify("product", "b54557e4-2", "products/update", '{ "id": 788032119674292922, "title": "Thé \\u2615" }'),
   ],
   line: [
-    batch("message", "message", { type: "message", webhookEventId: "01H1", message: { type: "text", text: "bonjour é 🎉" } }, (e) => JSON.stringify({ destination: "U1", events: [e] })),
-    batch("follow", "follow", { type: "follow", webhookEventId: "01H2", name: "josé" }, (e) => JSON.stringify({ events: [e], destination: "U1" }, null, 1)),
+    batch("message", "message", { type: "message", webhookEventId: "01H1", message: { type: "text", text: "bonjour é 🎉" } }, (e) => JSON.stringify({ destination: "U1", events: [e] }), undefined, { destination: "U1" }),
+    batch("follow", "follow", { type: "follow", webhookEventId: "01H2", name: "josé" }, (e) => JSON.stringify({ events: [e], destination: "U1" }, null, 1), undefined, { destination: "U1" }),
   ],
   linear: ["create", "update"].map((action) => ({
     ...json(action, null, { type: `Issue.${action}` }, { "linear-delivery": `234d1a4e-${action}` }),

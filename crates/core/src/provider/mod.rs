@@ -11,7 +11,7 @@
 //! verify  the check         key_form ─ keys ─ presented   our secrets, their signatures      refusal   why not
 //!                           encoding   jwt, jwks   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept   content  how a copy is known
-//! client_cert   what a trusted proxy tells of a certificate
+//! evidence  what a check looks at   client_cert   what a trusted proxy tells of a certificate
 //! sns     what is signed, and whose certificate   published   keys that are fetched
 //! sign    the other side, for tests, `send` and `demo`
 //! ```
@@ -21,6 +21,7 @@ mod client_cert;
 mod content;
 mod credential;
 mod encoding;
+mod evidence;
 mod handshake;
 mod jwks;
 mod jwt;
