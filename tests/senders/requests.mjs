@@ -201,7 +201,7 @@ export const requests = {
     plain("due", { event_id: "evt_02" }, { event_type: "subscription.past_due" }, { data: { note: "à suivre" } }),
   ],
   pusher: [
-    batch("occupied", "channel_occupied", { name: "channel_occupied", channel: "été" }, (e) => JSON.stringify({ time_ms: 1, events: [e] }), { "x-pusher-key": "3f5d" }),
-    batch("vacated", "channel_vacated", { name: "channel_vacated", channel: "hiver é" }, (e) => JSON.stringify({ time_ms: 2, events: [e] }), { "x-pusher-key": "3f5d" }),
+    batch("occupied", "channel_occupied", { name: "channel_occupied", channel: "été" }, (e) => JSON.stringify({ time_ms: 1, events: [e] }), { "x-pusher-key": "3f5d" }, { time_ms: 1 }),
+    batch("vacated", "channel_vacated", { name: "channel_vacated", channel: "hiver é" }, (e) => JSON.stringify({ time_ms: 2, events: [e] }), { "x-pusher-key": "3f5d" }, { time_ms: 2 }),
   ],
 };
