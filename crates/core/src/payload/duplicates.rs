@@ -7,9 +7,12 @@ use std::ops::Range;
 
 use super::DEPTH_MAX;
 
+/// More members than this are told apart by hashing: comparing each with each costs their square.
+const FEW: usize = 24;
+
 /// The text with only the last copy of each key; the text itself where no key repeats. None if it is not JSON.
 pub(super) fn without(text: &str) -> Option<Cow<'_, str>> {
-    let mut scan = Scan { text, at: 0, cuts: Vec::new() };
+    let mut scan = Scan { text, at: 0, members: Vec::new(), cuts: Vec::new() };
     scan.value(0)?;
     let mut cuts = scan.cuts;
     if cuts.is_empty() {
@@ -27,37 +30,30 @@ pub(super) fn without(text: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(out))
 }
 
-/// The keys of an object so far, by the place of their last copy. Most objects have a few keys, which are found sooner by
-/// looking at each than by hashing; one with many keys must not cost their square.
-#[derive(Default)]
-struct Keys<'t> {
-    count: usize,
-    few: Vec<Cow<'t, str>>,
-    many: HashMap<Cow<'t, str>, usize>,
+/// A member of an object that is being read.
+struct Member<'t> {
+    key: Cow<'t, str>,
+    /// Of the key: two that differ in it are two.
+    mark: u64,
+    /// Where it begins, behind the comma or brace before it.
+    start: usize,
 }
 
-impl<'t> Keys<'t> {
-    const FEW: usize = 24;
-
-    /// Takes the next key; the place of its earlier copy, if there is one.
-    fn add(&mut self, key: Cow<'t, str>) -> Option<usize> {
-        let place = self.count;
-        self.count += 1;
-        if place < Self::FEW {
-            let earlier = self.few.iter().rposition(|known| *known == key);
-            self.few.push(key);
-            return earlier;
-        }
-        if self.many.is_empty() {
-            self.many.extend(self.few.drain(..).zip(0..));
-        }
-        self.many.insert(key, place)
+impl<'t> Member<'t> {
+    fn new(key: Cow<'t, str>, start: usize) -> Self {
+        let mut head = [0; 8];
+        let taken = key.len().min(head.len());
+        head[..taken].copy_from_slice(&key.as_bytes()[..taken]);
+        let mark = u64::from_le_bytes(head) ^ (key.len() as u64).rotate_left(56);
+        Self { key, mark, start }
     }
 }
 
 struct Scan<'t> {
     text: &'t str,
     at: usize,
+    /// Of all objects that are open, the innermost last.
+    members: Vec<Member<'t>>,
     cuts: Vec<Range<usize>>,
 }
 
@@ -115,13 +111,12 @@ impl<'t> Scan<'t> {
         if self.eat(b'}') {
             return Some(());
         }
-        let mut keys = Keys::default();
-        let mut starts: Vec<usize> = Vec::new();
-        let mut replaced: Vec<usize> = Vec::new();
+        let first = self.members.len();
         loop {
-            starts.push(self.at);
+            let start = self.at;
             self.space();
-            replaced.extend(keys.add(self.string()?));
+            let key = self.key()?;
+            self.members.push(Member::new(key, start));
             self.eat(b':').then_some(())?;
             self.value(depth + 1)?;
             if self.eat(b'}') {
@@ -129,29 +124,53 @@ impl<'t> Scan<'t> {
             }
             self.eat(b',').then_some(())?;
         }
-        // A copy that was replaced has a member after it, so the comma goes with it.
-        self.cuts.extend(replaced.into_iter().filter_map(|i| Some(*starts.get(i)?..*starts.get(i + 1)?)));
+        self.cut_earlier(first);
+        self.members.truncate(first);
         Some(())
     }
 
-    fn string(&mut self) -> Option<Cow<'t, str>> {
+    /// Cuts the members from `first` on that another one of the same key follows. Such a one has a member after it, so the
+    /// comma goes with it.
+    fn cut_earlier(&mut self, first: usize) {
+        let own = &self.members[first..];
+        let mut last = HashMap::new();
+        if own.len() > FEW {
+            last.extend(own.iter().zip(0..).map(|(member, place)| (&*member.key, place)));
+        }
+        for (place, pair) in own.windows(2).enumerate() {
+            let [member, next] = pair else { continue };
+            let is_replaced = match last.get(&*member.key) {
+                Some(last) => *last != place,
+                None => own[place + 1..].iter().any(|other| other.mark == member.mark && other.key == member.key),
+            };
+            if is_replaced {
+                self.cuts.push(member.start..next.start);
+            }
+        }
+    }
+
+    /// A member's key, as it reads.
+    fn key(&mut self) -> Option<Cow<'t, str>> {
+        let token = self.string()?;
+        if token.contains('\\') {
+            return serde_json::from_str(token).ok().map(Cow::Owned);
+        }
+        token.get(1..token.len() - 1).map(Cow::Borrowed)
+    }
+
+    /// Steps over a string; gives it as it stands there, with its quotes.
+    fn string(&mut self) -> Option<&'t str> {
         let start = self.at;
         (self.peek()? == b'"').then_some(())?;
         self.at += 1;
-        let mut escaped = false;
         loop {
             self.at += memchr::memchr2(b'"', b'\\', self.text.as_bytes().get(self.at..)?)?;
             if self.peek()? == b'"' {
                 break;
             }
-            escaped = true;
             self.at += 2;
         }
         self.at += 1;
-        let token = self.text.get(start..self.at)?;
-        if escaped {
-            return serde_json::from_str(token).ok().map(Cow::Owned);
-        }
-        token.get(1..token.len() - 1).map(Cow::Borrowed)
+        self.text.get(start..self.at)
     }
 }
