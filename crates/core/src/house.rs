@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::agent::Agent;
 use crate::clock::Clock;
@@ -92,7 +92,11 @@ pub struct House {
     vault: Vault,
     breakers: breakers::Breakers,
     pairings: pairings::Pairings,
+    turns: Mutex<()>,
 }
+
+/// A request's turn at a count that it is about to change.
+pub(crate) type Turn<'h> = MutexGuard<'h, ()>;
 
 impl House {
     /// Loads the flags, the breakers and the open pairings from the store.
@@ -112,6 +116,7 @@ impl House {
         Ok(Arc::new(Self {
             tokens,
             pairings,
+            turns: Mutex::default(),
             vault,
             breakers,
             store,
@@ -125,6 +130,12 @@ impl House {
     /// Makes and reads run tokens.
     pub fn tokens(&self) -> &RunTokens {
         &self.tokens
+    }
+
+    /// Waits for the turn of a request that is let in only if a count in the store is low enough: held until it is counted, so
+    /// that of many at once none is let in by a count that another has used.
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        self.turns.lock().await
     }
 
     /// The sealed secrets of the store.

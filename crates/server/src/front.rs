@@ -23,6 +23,7 @@ use crate::health::Probe;
 use crate::options::Options;
 use crate::peer::{self, Peer};
 use crate::status::Status;
+use crate::webhook::STOPPING;
 use crate::{api, reply, webhook};
 
 /// What every request needs.
@@ -84,22 +85,30 @@ impl Front {
             && let Some(source) = catalog.source_at(request.uri().path())
         {
             let began = tokio::time::Instant::now();
-            let response = webhook::ring(&self, source, socket, request).await;
+            let keeps_a_secret = source.webhook().is_some_and(|webhook| webhook.preset.pairing.is_some());
+            let response = match keeps_a_secret {
+                // An event is one step of the store, whoever waits for it.
+                false => webhook::ring(&self, source, socket, request).await,
+                true => {
+                    let (front, source) = (Arc::clone(&self), Arc::clone(source));
+                    to_its_end(async move { webhook::ring(&front, &source, socket, request).await }).await
+                }
+            };
             self.ack_seconds.record(began.elapsed().as_secs_f64());
             return response;
         }
         drop(catalog);
-        let contracts = self.contracts.load();
-        if !contracts.is_empty() {
-            let contracts = Arc::clone(&contracts);
-            return match Box::pin(contracts::serve(&self, contracts, door, socket, request)).await {
+        let contracts = self.contracts.load_full();
+        to_its_end(async move {
+            if contracts.is_empty() {
+                return self.route(socket, request).await;
+            }
+            match contracts::serve(&self, contracts, door, socket, request).await {
                 contracts::Said::Answer(response) => response,
-                contracts::Said::NotOurs(request) => Box::pin(self.route(socket, request)).await,
-            };
-        }
-        drop(contracts);
-        // In a box, so that the router's future adds nothing to the size of the ingress' one.
-        Box::pin(self.route(socket, request)).await
+                contracts::Said::NotOurs(request) => self.route(socket, request).await,
+            }
+        })
+        .await
     }
 
     async fn route(&self, socket: IpAddr, request: Request<Incoming>) -> Response<Body> {
@@ -128,6 +137,19 @@ impl Front {
     }
 }
 
+/// Carries a request out in a task of its own, so that a caller who hangs up cannot stop it between a change in the store and
+/// what has to follow from it in memory.
+async fn to_its_end(work: impl Future<Output = Response<Body>> + Send + 'static) -> Response<Body> {
+    match tokio::spawn(work).await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => reply::refusal(No::Unavailable(STOPPING)),
+        },
+    }
+}
+
 /// A path that nobody listens on, for its record. It may hold the token of a source that is spelled wrongly or gone, so no part
 /// that is long enough for one is shown.
 fn without_tokens(path: &str) -> String {
@@ -138,6 +160,21 @@ fn without_tokens(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_was_begun_is_brought_to_its_end_though_its_caller_hangs_up() {
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut work = Box::pin(to_its_end(async move {
+            let _ = wait.await;
+            let _ = tell.send(());
+            reply::refusal(No::NotFound)
+        }));
+        assert!(futures::poll!(&mut work).is_pending());
+        drop(work);
+        let _ = go.send(());
+        assert!(told.await.is_ok());
+    }
 
     #[test]
     fn what_may_be_a_token_is_not_shown() {

@@ -6,12 +6,12 @@
 //! server   what is offered: Server, Options      listen ─ conn ─ tls    sockets, limits, time-outs
 //! front    one request: a source's path goes to webhook (the hot path), everything else to the axum router
 //! contracts/   the wires of other systems, dressed around the same ingress
-//! webhook  ingress           body  read whole, capped       peer  who really asks      reply ─ wait  the answers
+//! webhook  ingress           body  read whole, capped       peer ─ local  who really asks     reply ─ wait  the answers
 //! api/     JSON under /api/v1    auth ─ access  tokens and keys     problem  RFC 9457 errors
 //! status ─ health ─ metrics      openapi ─ docs/
 //! ```
 //!
-//! Module order (each uses only what stands before it): options, status, problem, peer, body, tls, conn; reply, wait,
+//! Module order (each uses only what stands before it): options, status, problem, peer, local, body, tls, conn; reply, wait,
 //! webhook; access, auth, contracts, health, metrics, api, openapi; front, listen, server.
 
 mod access;
@@ -24,6 +24,7 @@ mod docs;
 mod front;
 mod health;
 mod listen;
+mod local;
 mod metrics;
 mod openapi;
 mod options;

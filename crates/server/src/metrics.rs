@@ -10,12 +10,13 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use doorbell_core::Timestamp;
 use doorbell_core::ports::QueueStats;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 use crate::auth;
 use crate::front::Front;
-use crate::peer::Peer;
+use crate::local::{is_from_a_page, is_on_this_machine};
+use crate::peer::{self, Peer};
 
 const COUNTERS: &[(&str, &str)] = &[
     ("doorbell_acks_total", "Events answered after their commit, by source and kind of decision"),
@@ -59,15 +60,15 @@ pub fn describe() {
     describe_gauge!("doorbell_wal_bytes", Unit::Bytes, "Length of the SQLite write-ahead log");
 }
 
-/// Prometheus text; for loopback peers, or with the admin token.
+/// Prometheus text; for programs on this machine, or with the admin token.
 pub(crate) async fn render(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<Peer>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    // A proxy on this machine is a loopback peer too, but then it says for whom it asks.
-    let is_local =
-        peer.socket.is_loopback() && !headers.contains_key("x-forwarded-for") && !headers.contains_key("forwarded");
+    let via = peer::via(peer.socket, &front.options.trusted_proxies);
+    let is_local = is_on_this_machine(peer.socket, via, &uri, &headers) && !is_from_a_page(&headers);
     if !is_local && !auth::is_admin(&front, &headers) {
         return auth::unauthorized(&front, Some(peer.remote)).into_response();
     }

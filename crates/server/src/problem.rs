@@ -67,6 +67,11 @@ impl Problem {
         Self { retry_after: wait, ..Self::new(StatusCode::TOO_MANY_REQUESTS, "failed_auth_limited", detail) }
     }
 
+    /// After how many seconds to come again, if that was said.
+    pub(crate) fn wait(&self) -> Option<u64> {
+        self.retry_after
+    }
+
     /// The door's no, to an authorised caller: with the reason.
     pub(crate) fn refused(refused: &Refused) -> Self {
         let status = StatusCode::from_u16(refused.no.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use crate::loop_guard;
 
@@ -40,6 +40,8 @@ const OURS_BEGIN: &[&str] = &["doorbell-", "x-acting-", "x-forwarded-"];
 /// how many runs it comes from.
 pub fn onward(headers: &HeaderMap, remote: Option<IpAddr>, hops: u32) -> HeaderMap {
     let is_ours = |name: &str| {
+        // CGI and WSGI servers write `_` for `-`: there `doorbell_agent` would stand in the place of ours.
+        let name = &*name.replace('_', "-");
         OURS.contains(&name)
             || CREDENTIALS.contains(&name)
             || OURS_BEGIN.iter().any(|begin| name.starts_with(begin))
@@ -53,9 +55,11 @@ pub fn onward(headers: &HeaderMap, remote: Option<IpAddr>, hops: u32) -> HeaderM
     onward
 }
 
-/// The headers that come back: all but those of the connection. The body comes as it is, so its coding and length do too.
-pub fn back(headers: &HeaderMap) -> HeaderMap {
-    without_hop(headers, |_| false)
+/// The headers that come back: all but those of the connection. The body comes as it is, so its coding and length do too; not a
+/// length beside chunks, which does not count (RFC 9112, section 6.3), nor of an answer that has no body.
+pub fn back(status: StatusCode, headers: &HeaderMap) -> HeaderMap {
+    let has_no_length = headers.contains_key(header::TRANSFER_ENCODING) || status == StatusCode::NO_CONTENT;
+    without_hop(headers, |name| has_no_length && name == header::CONTENT_LENGTH.as_str())
 }
 
 fn without_hop(headers: &HeaderMap, also: impl Fn(&str) -> bool) -> HeaderMap {
@@ -93,6 +97,9 @@ mod tests {
             ("x-acting-user-api-key", "k"),
             ("doorbell-agent", "another"),
             ("doorbell-hops", "1"),
+            ("doorbell_agent", "another"),
+            ("x_forwarded_for", "10.0.0.1"),
+            ("x-api_key", "k"),
             ("signature", "s"),
             ("signature-input", "s"),
             ("content-digest", "d"),
@@ -119,10 +126,13 @@ mod tests {
             ("x-secret", "s"),
             ("upgrade", "websocket"),
             ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
             ("content-encoding", "gzip"),
             ("content-length", "37"),
         ]);
-        assert_eq!(back(&came), map(&[("content-encoding", "gzip"), ("content-length", "37")]));
+        let ok = StatusCode::OK;
+        assert_eq!(back(ok, &came), map(&[("content-encoding", "gzip"), ("content-length", "37")]));
+        assert_eq!(back(StatusCode::NO_CONTENT, &came), map(&[("content-encoding", "gzip")]));
+        let both = map(&[("transfer-encoding", "chunked"), ("content-length", "1"), ("x-a", "b")]);
+        assert_eq!(back(ok, &both), map(&[("x-a", "b")]));
     }
 }

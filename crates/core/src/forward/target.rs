@@ -14,8 +14,8 @@ pub enum BadPath {
     /// A byte that some servers take for `/`, or that ends the path for some.
     #[error("the path has a backslash or a control character, also encoded")]
     Character,
-    /// A `%` without two hex digits.
-    #[error("the path has a `%` that is no percent-encoding")]
+    /// A `%` without two hex digits, or one encoded over and over.
+    #[error("the path has a `%` that is no percent-encoding, or is encoded more than four times over")]
     Encoding,
     /// Longer than any URL that is meant.
     #[error("the address is too long or cannot be written as a URL")]
@@ -51,28 +51,31 @@ fn encode(url: &mut String, text: &str, also: &[u8]) {
     }
 }
 
+/// How often a path may be encoded over. Nobody means more than twice, and looking at each decoding costs its length.
+const DECODINGS_MAX: usize = 4;
+
 /// Looks at the path as it is and at every decoding of it, until there is nothing left to decode.
 fn check(path: &str) -> Result<(), BadPath> {
     let mut bytes = path.as_bytes().to_vec();
-    let mut is_first = true;
-    loop {
+    for round in 0..=DECODINGS_MAX {
         if bytes.iter().any(|b| *b == b'\\' || *b < b' ' || *b == 0x7f) {
             return Err(BadPath::Character);
         }
         // `..;x` is `..` with a parameter for servlet containers (RFC 3986, section 3.3 leaves it to them).
-        let bare = |segment: &[u8]| segment.split(|b| *b == b';').next().unwrap_or_default().to_vec();
-        if bytes.split(|b| *b == b'/').any(|s| matches!(bare(s).as_slice(), b"." | b"..")) {
+        let mut bare = bytes.split(|b| *b == b'/').map(|s| s.split(|b| *b == b';').next().unwrap_or_default());
+        if bare.any(|segment| matches!(segment, b"." | b"..")) {
             return Err(BadPath::Dots);
         }
         let (decoded, is_whole) = decode(&bytes);
-        if is_first && !is_whole {
+        if round == 0 && !is_whole {
             return Err(BadPath::Encoding);
         }
         if decoded.len() == bytes.len() {
             return Ok(());
         }
-        (bytes, is_first) = (decoded, false);
+        bytes = decoded;
     }
+    Err(BadPath::Encoding)
 }
 
 /// One decoding, and whether every `%` was one.
@@ -144,6 +147,7 @@ mod tests {
             ("a%250a", BadPath::Character),
             ("a%", BadPath::Encoding),
             ("a%zz", BadPath::Encoding),
+            ("%25252525252e", BadPath::Encoding),
         ] {
             assert_eq!(of("http://a/base", path, None), Err(why), "{path}");
         }

@@ -234,7 +234,8 @@ async fn decide(
     }
     let hops = check_hops(source, ring.request.headers, checks)?;
     check_rate(webhook, ring.remote, house, checks)?;
-    route::check_full(house, source).await?;
+    // Held until the events are stored.
+    let _turn = route::check_full(house, source).await?;
     let idempotency_key = ring.request.headers.get("idempotency-key").and_then(|v| v.to_str().ok());
     let is_batch = whole.is_batch(webhook);
     let mut events = Vec::with_capacity(1);

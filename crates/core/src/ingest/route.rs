@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::decision::{Check, Kind};
 use crate::event::{Facts, NewEvent};
 use crate::filter::Verdict;
-use crate::house::House;
+use crate::house::{House, Turn};
 use crate::lane::{LaneId, LaneOf};
 use crate::loop_guard;
 use crate::payload::Body;
@@ -42,8 +42,9 @@ pub(super) struct Arrival {
     pub remote: Option<IpAddr>,
 }
 
-/// Refuses while a trigger that rejects has all its places taken (429), or its agent's breaker is open (503).
-pub(super) async fn check_full(house: &House, source: &Source) -> Result<(), Box<Early>> {
+/// Refuses while a trigger that rejects has all its places taken (429), or its agent's breaker is open (503). Where there is such
+/// a trigger it gives the request's turn, to be held until its runs are stored.
+pub(super) async fn check_full<'h>(house: &'h House, source: &Source) -> Result<Option<Turn<'h>>, Box<Early>> {
     for trigger in source.triggers.iter().filter(|t| t.when_full == WhenFull::Reject) {
         let catalog = house.catalog();
         let breaker = catalog.agents.get(&trigger.agent).and_then(|agent| house.breaker(agent));
@@ -56,8 +57,9 @@ pub(super) async fn check_full(house: &House, source: &Source) -> Result<(), Box
     }
     let rejecting = |t: &&Arc<Trigger>| t.when_full == WhenFull::Reject && t.max_concurrent.is_some();
     if !source.triggers.iter().any(|t| rejecting(&t)) {
-        return Ok(());
+        return Ok(None);
     }
+    let turn = house.turn().await;
     // A limit that cannot be looked at is not passed.
     let stats = house.store.stats().await.map_err(|error| super::unavailable(&error))?;
     for trigger in source.triggers.iter().filter(rejecting) {
@@ -68,7 +70,7 @@ pub(super) async fn check_full(house: &House, source: &Source) -> Result<(), Box
             return Err(Early::verified(No::Full(FULL_RETRY), "too_many_runs", reason));
         }
     }
-    Ok(())
+    Ok(Some(turn))
 }
 
 /// The event with its runs: one for each trigger that wants it.

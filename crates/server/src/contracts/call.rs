@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use doorbell_core::Name;
 use doorbell_core::ingest::{self, No};
 use doorbell_core::keys::Right;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::Reading;
 use crate::auth::{self, Caller};
@@ -74,11 +74,4 @@ pub(super) async fn refused(front: &Front, source: Option<&Name>, remote: IpAddr
 /// A piece of a path or a header in a sentence: short, and without control characters.
 pub(super) fn shown(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_default).collect()
-}
-
-/// Whether a host is this machine by its name or address.
-pub(super) fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }

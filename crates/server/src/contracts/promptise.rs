@@ -12,10 +12,11 @@ use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::call::{Asker, is_loopback, may_read, refused, status, with_allow, with_wait};
+use super::call::{Asker, may_read, refused, status, with_allow, with_wait};
 use super::{Found, Reading, Served};
 use crate::body::Body;
 use crate::front::Front;
+use crate::local::is_loopback_host;
 use crate::reply;
 use crate::webhook::{self, Arrived};
 
@@ -115,12 +116,12 @@ fn check_browser(
     let head = &arrived.head;
     let text = |name| head.headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap_or_default());
     let host = head.uri.authority().map(|a| a.as_str()).or_else(|| text(header::HOST));
-    if !host.and_then(|h| h.parse::<Uri>().ok()).is_some_and(|uri| is_loopback(&uri)) {
+    if !host.and_then(|h| h.parse::<Uri>().ok()).is_some_and(|uri| is_loopback_host(&uri)) {
         return Err((StatusCode::MISDIRECTED_REQUEST, "Misdirected request"));
     }
     let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
     let uri = origin.parse::<Uri>().ok().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")));
-    match uri.is_some_and(|uri| is_loopback(&uri)) {
+    match uri.is_some_and(|uri| is_loopback_host(&uri)) {
         true => Ok(()),
         false => Err((StatusCode::FORBIDDEN, "Cross-origin request refused")),
     }

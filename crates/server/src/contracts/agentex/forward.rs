@@ -240,7 +240,7 @@ fn handed_on(answer: Response<Pieces>, place: OwnedSemaphorePermit) -> Response<
         piece
     });
     let mut response = Response::new(Body::axum(axum::body::Body::from_stream(pieces)));
-    (*response.status_mut(), *response.headers_mut()) = (head.status, forward::back(&head.headers));
+    (*response.status_mut(), *response.headers_mut()) = (head.status, forward::back(head.status, &head.headers));
     response
 }
 

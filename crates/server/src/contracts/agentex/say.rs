@@ -3,7 +3,7 @@
 
 use doorbell_core::ingest::No;
 use doorbell_core::ports::StoreError;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use serde_json::json;
 
@@ -31,6 +31,13 @@ pub(super) fn method(allowed: &'static str) -> Response<Body> {
 
 pub(super) fn failed(status: StatusCode, message: &str) -> Response<Body> {
     reply::json(status, &json!({ "message": message, "code": status.as_u16(), "data": null }))
+}
+
+/// To an address with too many keys that open nothing.
+pub(super) fn failed_too_often(seconds: u64) -> Response<Body> {
+    let mut response = failed(StatusCode::TOO_MANY_REQUESTS, "too many keys from this address opened nothing");
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// A request that cannot be understood.
