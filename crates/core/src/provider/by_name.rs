@@ -115,3 +115,63 @@ impl NamedKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(sandbox: Option<&str>) -> KeysByName {
+        KeysByName { live: KeyUrl::checked("https://live.example/key"), sandbox: sandbox.map(KeyUrl::checked) }
+    }
+
+    #[test]
+    fn the_secret_says_as_whom_and_where_and_nothing_else_is_one() {
+        let both = keys(Some("https://sandbox.example/key"));
+        for (secret, url) in
+            [("id:s3cret", "https://live.example/key"), ("sandbox:id:s3cret", "https://sandbox.example/key")]
+        {
+            let secret = Secret::new(secret);
+            assert_eq!(both.fault(&secret), None);
+            let key = both.key("k-1", &secret).unwrap();
+            assert_eq!(key.as_str(), url);
+            let request = NamedKey { name: "k-1".to_owned(), credentials: secret }.request(url).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+            assert_eq!(body, serde_json::json!({"client_id": "id", "secret": "s3cret", "key_id": "k-1"}));
+        }
+        for bad in
+            ["", "id", ":s3cret", "id:", "live:id:s3cret", "sandbox::s3cret", "id:s3cret\n", "id: s3cret", "a:b:c:d"]
+        {
+            assert!(both.fault(&Secret::new(bad)).is_some(), "{bad}");
+        }
+        assert!(keys(None).fault(&Secret::new("sandbox:id:s3cret")).is_some());
+        assert!(keys(None).key("k-1", &Secret::new("sandbox:id:s3cret")).is_err(), "never the other environment");
+    }
+
+    #[test]
+    fn a_key_does_not_show_whose_credentials_ask_for_it_and_is_the_same_for_all() {
+        let one = keys(None).key("k-1", &Secret::new("id:s3cret")).unwrap();
+        assert!(!format!("{one:?}").contains("s3cret"), "{one:?}");
+        assert_eq!(one, keys(None).key("k-1", &Secret::new("id:newer")).unwrap());
+        assert_ne!(one, keys(None).key("k-2", &Secret::new("id:s3cret")).unwrap());
+    }
+
+    #[test]
+    fn what_the_sender_says_beside_its_code_is_not_told() {
+        let answer = |status: u16, body: &'static str| {
+            NamedKey::answer(http::Response::builder().status(status).body(Bytes::from(body)).unwrap())
+        };
+        assert_eq!(answer(400, r#"{"error_code": "INVALID_WEBHOOK_VERIFICATION_KEY_ID"}"#).unwrap(), NO_KEYS);
+        for (status, body, told) in [
+            (
+                500,
+                r#"{"error_code": "INVALID_WEBHOOK_VERIFICATION_KEY_ID"}"#,
+                "500 INVALID_WEBHOOK_VERIFICATION_KEY_ID",
+            ),
+            (400, r#"{"error_code": "INVALID_API_KEYS", "error_message": "id:s3cret"}"#, "400 INVALID_API_KEYS"),
+            (400, r#"{"error_code": "id:s3cret"}"#, "400"),
+            (302, "", "302"),
+        ] {
+            assert_eq!(answer(status, body).unwrap_err(), format!("its address answered {told}"));
+        }
+    }
+}

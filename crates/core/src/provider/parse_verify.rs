@@ -268,7 +268,8 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
             .fault(claim.offset, "`body_claim_encoding` is missing: add for example `body_claim_encoding = \"hex\"`");
     }
     if claim.is_none() && section.has("key_request") {
-        let problem = "a token that binds no body lets one who read it ring with another: with `key_request` add `body_claim`";
+        let problem =
+            "a token that binds no body lets one who read it ring with another: with `key_request` add `body_claim`";
         section.fault(section.offset, problem);
     }
     let url = section.text("url_claim").map(|t| t.value);

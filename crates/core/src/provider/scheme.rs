@@ -13,10 +13,10 @@ use aws_lc_rs::signature::{
 };
 use aws_lc_rs::{digest, hmac};
 
+use super::by_name::KeysByName;
 use super::client_cert::ClientCertRule;
 use super::encoding::{Encoding, TimeUnit};
 use super::key_form::KeyForm;
-use super::by_name::KeysByName;
 use super::published::KeyUrl;
 use super::select::Place;
 use super::signed::Template;

@@ -19,7 +19,9 @@ use zeroize::Zeroizing;
 
 use super::Request;
 use super::credential::{after_word, bad_credential, credential, is_path_token};
-use super::evidence::{digested, is_askable, named_url, presented_token, public_key, read_several, several, signed_json};
+use super::evidence::{
+    digested, is_askable, named_url, presented_token, public_key, read_several, several, signed_json,
+};
 use super::handshake::Handshake;
 use super::jwt;
 use super::keys::{BadSecret, Keys};
