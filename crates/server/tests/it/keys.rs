@@ -179,7 +179,7 @@ const KID: &str = "bfbd5111-8e33-4643-8ced-b2e642a72f3c";
 /// A delivery signed now with `key` over `signed`, rung with `sent`.
 async fn plaid(world: &World, key: &EcdsaKeyPair, kid: &str, [signed, sent]: [&str; 2]) -> u16 {
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = world.house.clock.now().secs();
     let digest = hex::encode(digest::digest(&digest::SHA256, signed.as_bytes()));
     let header = part(serde_json::json!({"alg": "ES256", "kid": kid, "typ": "JWT"}));
     let message = format!("{header}.{}", part(serde_json::json!({"iat": now, "request_body_sha256": digest})));
