@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 NOW = 1760000000
 URL = "https://door.example.com/hooks/sender"
 SEED = bytes(range(32))
+KID = "bfbd5111-8e33-4643-8ced-b2e642a72f3c"
 WORDS = {"raw": "s3cret-of-the-tests", "html_text": "s3cret-of-the-tests", "hex": SEED.hex(),
          "base64": base64.b64encode(SEED).decode(), "whsec": "whsec_" + base64.b64encode(SEED).decode(),
          "whsec_or_raw": "whsec_" + base64.b64encode(SEED).decode(), "named_sha1": "public-key|private-key"}
@@ -39,6 +40,8 @@ def keys(rule):
         return write(raw(private)), write(raw(another)), private
     der = lambda k: base64.b64encode(
         k.public_key().public_bytes(ser.Encoding.DER, ser.PublicFormat.SubjectPublicKeyInfo)).decode()
+    if "key_request" in rule:
+        return "client-id:s3cret-of-the-tests", None, ec.derive_private_key(7**60, ec.SECP256R1())
     if scheme.startswith("ecdsa") or rule.get("algorithm") == "ES256":
         private, another = ec.derive_private_key(7**60, ec.SECP256R1()), ec.derive_private_key(11**60, ec.SECP256R1())
         return der(private), der(another), private
@@ -232,14 +235,19 @@ def build(preset, now=NOW):
     elif rule["scheme"] == "jwt":
         request["body"] = body_text()
         digest = hashlib.sha256(request["body"].encode()).digest()
-        claims = {"iat": now, "exp": now + 300}
+        claims = {"iat": now} | ({} if "key_request" in rule else {"exp": now + 300})
         claims |= {"iss": rule["issuer"]} if "issuer" in rule else {}
         claims |= {rule["url_claim"]: URL} if "url_claim" in rule else {}
         claims |= {rule["body_claim"]: encode(digest, rule["body_claim_encoding"])} if "body_claim" in rule else {}
         part = lambda v: encode(json.dumps(v, separators=(",", ":")).encode(), "base64url")
-        message = part({"alg": rule["algorithm"], "typ": "JWT"}) + "." + part(claims)
+        named = {"kid": KID} if "key_request" in rule else {}
+        message = part({"alg": rule["algorithm"]} | named | {"typ": "JWT"}) + "." + part(claims)
         if rule["algorithm"] == "HS256":
             tag = hmac.new(key, message.encode(), "sha256").digest()
+        elif rule["algorithm"] == "ES256":
+            from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+            r, s = decode_dss_signature(signature({"scheme": "ecdsa"}, key, message))
+            tag = r.to_bytes(32, "big") + s.to_bytes(32, "big")
         else:
             tag = signature({"scheme": "rsa-sha256"}, key, message)
         proof(rule.get("prefix", "") + message + "." + encode(tag, "base64url"))
@@ -264,12 +272,50 @@ def quote(value):
     return json.dumps(value, ensure_ascii=False)
 
 
+def jwk(private, **changed):
+    """What the sender answers when it is asked for the key `KID` (RFC 7518, section 6.2)."""
+    numbers = private.public_key().public_numbers()
+    part = lambda n: encode(n.to_bytes(32, "big"), "base64url")
+    key = {"alg": "ES256", "crv": "P-256", "kid": KID, "kty": "EC", "use": "sig", "x": part(numbers.x),
+           "y": part(numbers.y), "created_at": NOW - 86400, "expired_at": None}
+    return json.dumps({"key": key | changed, "request_id": "r1"})
+
+
+def handed_out(rule, request, secret):
+    """What differs where the key is handed out by its name: the same delivery with other answers of the sender."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    private, another = keys(rule)[2], ec.derive_private_key(11**60, ec.SECP256R1())
+    right = encode(private.public_key().public_numbers().x.to_bytes(32, "big"), "base64url")
+    cases = [("another key", jwk(another), "signature_mismatch"), ("a key that has expired", jwk(private, expired_at=NOW - 1), "key_expired"),
+             ("a key of another name", jwk(private, kid="4a5d1d5c-2b0e-4f9c-9d0a-0c7a9ad5e0aa"), "key_unknown"),
+             ("no key of this name", '{"keys": []}', "key_unknown"), ("a key on another curve", jwk(private, crv="secp256k1"), "key_unavailable"),
+             ("a point that is not on the curve", jwk(private, y=right), "key_unavailable"),
+             ("a key of another algorithm", jwk(private, alg="ES384"), "key_unknown"), ("what is no key", "gone", "key_unavailable")]
+    out = [show(note, request | {"key": key}, secret, expect) for note, key, expect in cases]
+    header, rest = request["headers"][rule["token"][7:]].split(".", 1)
+    stated = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
+    part = lambda v: encode(json.dumps(v, separators=(",", ":")).encode(), "base64url")
+    for note, changed, expect in [("the algorithm none", {"alg": "none"}, "signature_malformed"),
+                                  ("an HMAC with the public key", {"alg": "HS256"}, "signature_malformed"),
+                                  ("a name that no key has", {"kid": "../../item/get"}, "key_unknown"),
+                                  ("a name without end", {"kid": "a" * 65}, "key_unknown"), ("no name of a key", {"kid": None}, "key_unknown")]:
+        message = part(stated | changed) + "." + rest.split(".")[0]
+        mac = hmac.new(request["key"].encode(), message.encode(), "sha256").digest()
+        tag = "" if changed.get("alg") == "none" else encode(mac, "base64url") if "alg" in changed else rest.split(".")[1]
+        token = {rule["token"][7:]: message + "." + tag}
+        out.append(show(note, request | {"headers": request["headers"] | token}, secret, expect))
+    return out
+
+
 def show(note, request, secret, expect, labels=None, now=NOW):
     headers = ", ".join(f"{name} = {quote(value)}" for name, value in request["headers"].items())
     lines = ["[[vectors]]", f"note = {quote(note)}"]
     if request["show_url"]:
         lines.append(f"url = {quote(request['url'])}")
-    lines += [f"secrets = [{quote(secret)}]", f"now = {now}", f"headers = {{ {headers} }}",
+    lines.append(f"secrets = [{quote(secret)}]")
+    if "key" in request:
+        lines.append(f"key = {quote(request['key'])}")
+    lines += [f"now = {now}", f"headers = {{ {headers} }}",
               f"body = {quote(request['body'])}", f"expect = {quote(expect)}"]
     if labels:
         lines.append("labels = { " + ", ".join(f"{k} = {quote(v)}" for k, v in labels.items()) + " }")
@@ -282,6 +328,8 @@ def vectors(preset):
     is_proof = rule["scheme"] in ("token", "basic")
     uses_url = "url_claim" in rule or "url" in str(rule.get("signed", "")) + str(rule.get("url_claim", "")) + where or "query:" in str(rule) or "canonical:" in str(rule)
     request["show_url"] = uses_url
+    if "key_request" in rule:
+        request["key"] = jwk(keys(rule)[2])
     out = []
     labels = {}
     for label in ("id", "type"):
@@ -309,11 +357,12 @@ def vectors(preset):
     if "tolerance" in rule and ("timestamp" in rule or rule["scheme"] == "jwt"):
         seconds = {"s": 1, "m": 60, "h": 3600}[rule["tolerance"][-1]] * int(rule["tolerance"][:-1])
         if rule["scheme"] == "jwt":
-            out.append(show("expired", request, secret, "timestamp_stale", now=NOW + 301 + seconds))
+            lasts = 0 if "key_request" in rule else 300
+            out.append(show("expired", request, secret, "timestamp_stale", now=NOW + lasts + 1 + seconds))
         else:
             out.append(show(f"{seconds + 1} s old", request, secret, "timestamp_stale", now=NOW + seconds + 1))
             out.append(show(f"{seconds + 1} s ahead", request, secret, "timestamp_future", now=NOW - seconds - 1))
-    return out
+    return out + (handed_out(rule, request, secret) if "key_request" in rule else [])
 
 
 if __name__ == "__main__":

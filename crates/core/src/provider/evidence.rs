@@ -13,7 +13,7 @@ use super::handshake::{MAC_BYTES_MAX, is_plain_challenge};
 use super::presented::Presented;
 use super::published::KeyUrl;
 use super::refusal::Refusal;
-use super::scheme::{PublicAlgorithm, Signed};
+use super::scheme::{JwtRule, PublicAlgorithm, Signed};
 use super::select::{NotExact, Place, walk};
 use super::signed::{IsDigested, Material, Template};
 use super::sns;
@@ -34,6 +34,18 @@ pub(super) fn named_url(request: &Request<'_>, place: &Place, hosts: &[String], 
         place: place.clone(),
         wanted: format!("an address below https://{}{path}", hosts.join(" or ")).into(),
         seen: "another address",
+    })
+}
+
+/// The value at a token's place.
+pub(super) fn presented_token<'r>(
+    rule: &JwtRule,
+    request: &Request<'r>,
+    body: Option<&'r Value>,
+) -> Result<Cow<'r, [u8]>, Refusal> {
+    rule.place.exact(request, body).map_err(|e| match e {
+        NotExact::Missing => Refusal::SignatureMissing(rule.place.clone()),
+        NotExact::Repeated => Refusal::PartRepeated(rule.place.clone()),
     })
 }
 

@@ -91,40 +91,68 @@ fn owner(claims: &Map<String, Value>, claim: &str, secrets: &Keys) -> Result<usi
     found.ok_or_else(|| Refusal::ClaimMismatch { claim: claim.to_owned(), wanted })
 }
 
+/// A token in its parts, with the algorithm of its rule.
+struct Parts<'t> {
+    header: Map<String, Value>,
+    message: &'t str,
+    payload: &'t str,
+    signature: &'t str,
+}
+
+impl<'t> Parts<'t> {
+    fn of(rule: &JwtRule, text: &'t [u8]) -> Result<Self, Refusal> {
+        let malformed = |seen| malformed(rule, seen);
+        if text.len() > TOKEN_BYTES_MAX {
+            return Err(malformed("something longer than 8 KiB"));
+        }
+        let text = std::str::from_utf8(text).map_err(|_| malformed("something that is no token"))?;
+        let (message, signature) = text.rsplit_once('.').ok_or_else(|| malformed("something that is no token"))?;
+        let (header, payload) = message.split_once('.').ok_or_else(|| malformed("something that is no token"))?;
+        let header = object(header).ok_or_else(|| malformed("a token without a readable header"))?;
+        if header.get("alg").and_then(Value::as_str) != Some(rule.algorithm.name()) {
+            return Err(malformed("a token that names another algorithm"));
+        }
+        if header.contains_key("crit") {
+            return Err(malformed("a token with extensions that are not known here"));
+        }
+        Ok(Self { header, message, payload, signature })
+    }
+
+    fn key_name(&self) -> Result<&str, Refusal> {
+        self.header.get("kid").and_then(Value::as_str).ok_or(Refusal::KeyUnknown)
+    }
+}
+
+fn malformed(rule: &JwtRule, seen: &'static str) -> Refusal {
+    let wanted = format!("a token signed with {}", rule.algorithm.name()).into();
+    Refusal::SignatureMalformed { place: rule.place.clone(), wanted, seen }
+}
+
+fn object(part: &str) -> Option<Map<String, Value>> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+/// What the token `text` calls the key that it is signed with; nothing of it is proved yet.
+pub(super) fn key_name(rule: &JwtRule, text: &[u8]) -> Result<String, Refusal> {
+    Parts::of(rule, text)?.key_name().map(str::to_owned)
+}
+
 fn signed_claims(rule: &JwtRule, keys: &Trusted<'_>, text: &[u8]) -> Result<(usize, Map<String, Value>), Refusal> {
-    let malformed = |seen| Refusal::SignatureMalformed {
-        place: rule.place.clone(),
-        wanted: format!("a token signed with {}", rule.algorithm.name()).into(),
-        seen,
-    };
-    if text.len() > TOKEN_BYTES_MAX {
-        return Err(malformed("something longer than 8 KiB"));
-    }
-    let text = std::str::from_utf8(text).map_err(|_| malformed("something that is no token"))?;
-    let (message, signature) = text.rsplit_once('.').ok_or_else(|| malformed("something that is no token"))?;
-    let (header, payload) = message.split_once('.').ok_or_else(|| malformed("something that is no token"))?;
-    let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).ok();
-    let object = |part: &str| serde_json::from_slice::<Map<String, Value>>(&decode(part)?).ok();
-    let header = object(header).ok_or_else(|| malformed("a token without a readable header"))?;
-    if header.get("alg").and_then(Value::as_str) != Some(rule.algorithm.name()) {
-        return Err(malformed("a token that names another algorithm"));
-    }
-    if header.contains_key("crit") {
-        return Err(malformed("a token with extensions that are not known here"));
-    }
-    let signature = decode(signature).ok_or_else(|| malformed("a signature that is no base64url"))?;
+    let parts = Parts::of(rule, text)?;
+    let message = parts.message.as_bytes();
+    let signature = URL_SAFE_NO_PAD.decode(parts.signature).ok();
+    let signature = signature.ok_or_else(|| malformed(rule, "a signature that is no base64url"))?;
     let signer = match keys {
         Trusted::Own(keys) => {
-            let signer = keys.signer(message.as_bytes(), &signature);
+            let signer = keys.signer(message, &signature);
             signer.ok_or_else(|| Refusal::SignatureMismatch { secrets: keys.len() })?
         }
-        Trusted::Published(set, _) => {
-            let name = header.get("kid").and_then(Value::as_str).ok_or(Refusal::KeyUnknown)?;
-            jwks::check(set, name, message.as_bytes(), &signature)?;
+        Trusted::Published(document, _) => {
+            jwks::check(document, rule.algorithm, parts.key_name()?, message, &signature)?;
             0
         }
     };
-    let claims = object(payload).ok_or_else(|| malformed("a token without readable claims"))?;
+    let claims = object(parts.payload).ok_or_else(|| malformed(rule, "a token without readable claims"))?;
     Ok((signer, claims))
 }
 

@@ -12,10 +12,11 @@
 //!                           encoding   jwt, jwks   signed tokens
 //! labels  id, type, …       handshake   pairing   keep  what is kept   content  how a copy is known
 //! evidence  what a check looks at   client_cert   what a trusted proxy tells of a certificate
-//! sns     what is signed, and whose certificate   published   keys that are fetched
+//! sns     what is signed, and whose certificate   published   keys that are fetched   by_name   and handed out one by one
 //! sign    the other side, for tests, `send` and `demo`
 //! ```
 
+mod by_name;
 mod canonical;
 mod client_cert;
 mod content;
@@ -51,6 +52,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 
+pub use by_name::KeysByName;
 pub use client_cert::{ClientCertRule, Fingerprint, San, Told, XFCC};
 pub use credential::PATH_TOKEN_BYTES_MIN;
 pub use encoding::{Encoding, TimeUnit};

@@ -1,5 +1,6 @@
 //! The `[verify]` table of a preset: from its keys to a sound [`Scheme`]. Called by `parse`.
 
+use super::by_name::KeysByName;
 use super::encoding::{ENCODINGS, Encoding, TIME_UNITS, TimeUnit};
 use super::key_form::{KEY_FORMS, KeyForm};
 use super::parse::{list_path, place, told};
@@ -252,8 +253,9 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
     let algorithm: Option<JwtAlgorithm> =
         section.required("algorithm", "\"HS256\"").and_then(|_| section.word("algorithm", &JWT_ALGORITHMS));
     let key_set = section.text("key_set").and_then(|t| key_url(section, &t));
+    let keys_by_name = keys_by_name(section);
     let owner = section.text("owner").map(|t| t.value);
-    let key = if section.has("key_set") { Some(KeyForm::Public) } else { key(section) };
+    let key = if section.has("key_set") || section.has("key_request") { Some(KeyForm::Public) } else { key(section) };
     if section.has("key_set") != owner.is_some() {
         let problem = "`key_set` and `owner` go together: everybody's tokens are signed with published keys, and the claim \
                        `owner` tells whose this one is";
@@ -264,6 +266,11 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
     if let (Some(claim), None) = (&claim, encoding) {
         section
             .fault(claim.offset, "`body_claim_encoding` is missing: add for example `body_claim_encoding = \"hex\"`");
+    }
+    if claim.is_none() && section.has("key_request") {
+        let problem =
+            "a token that binds no body lets one who read it ring with another: with `key_request` add `body_claim`";
+        section.fault(section.offset, problem);
     }
     let url = section.text("url_claim").map(|t| t.value);
     let query_hash = section.text("query_hash_claim").map(|t| t.value);
@@ -278,6 +285,9 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
     if key_set.is_some() && algorithm != JwtAlgorithm::Rs256 {
         section.fault(section.offset, "of a published `key_set` only RS256 is built");
     }
+    if keys_by_name.is_some() && algorithm != JwtAlgorithm::Es256 {
+        section.fault(section.offset, "of keys that are handed out by name (`key_request`) only ES256's are built");
+    }
     if (algorithm == JwtAlgorithm::Hs256) == (key == KeyForm::Public) {
         section.fault(section.offset, "`secret` does not fit `algorithm`: \"public\" is for RS256 and ES256");
     }
@@ -291,10 +301,24 @@ fn jwt(section: &Section<'_, '_>) -> Option<Scheme> {
         query_hash,
         issuer,
         key_set,
+        keys_by_name,
         owner,
         required,
         tolerance: tolerance?.value,
     })))
+}
+
+/// `key_request`, and `key_request_sandbox` beside it.
+fn keys_by_name(section: &Section<'_, '_>) -> Option<KeysByName> {
+    let (live, sandbox) = (section.text("key_request"), section.text("key_request_sandbox"));
+    if section.has("key_set") && live.is_some() {
+        section.fault(section.offset, "keys are published or handed out: `key_set` or `key_request`, not both");
+    }
+    if let (None, Some(sandbox)) = (&live, &sandbox) {
+        section.fault(sandbox.offset, "`key_request_sandbox` stands beside `key_request`: add it");
+    }
+    let sandbox = sandbox.and_then(|t| key_url(section, &t));
+    Some(KeysByName { live: key_url(section, &live?)?, sandbox })
 }
 
 fn timestamp(section: &Section<'_, '_>, templates: &[Template], list: bool) -> Option<TimestampRule> {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::Mutex;
 
+use super::by_name::NamedKey;
 use crate::Timestamp;
 use crate::ports::{Fetch, FetchLimits, Reach};
 
@@ -29,9 +30,13 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 const LIMITS: FetchLimits =
     FetchLimits { time_limit: Duration::from_secs(4), max_body: 64 * 1024, reach: Reach::Public };
 
-/// An address on the sender's own hosts. Made by a sender's module alone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct KeyUrl(String);
+/// An address on the sender's own hosts, and which key is wanted there if it hands them out by name. Made by a sender's module
+/// alone.
+#[derive(Clone, Debug)]
+pub struct KeyUrl {
+    url: String,
+    named: Option<NamedKey>,
+}
 
 /// The key cannot be had now; the same request may be sent again.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -89,19 +94,49 @@ impl KeyUrl {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
         let is_host = host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
         let is_path = path.bytes().all(is_plain) && !path.contains("..") && path.ends_with(path_end);
-        (is_host && is_path && fits(host)).then(|| Self(url.to_owned()))
+        (is_host && is_path && fits(host)).then(|| Self::checked(url))
     }
 
     /// The address.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.url
     }
 
     /// A URL whose every part its sender's module has looked at.
     pub(super) fn checked(url: &str) -> Self {
-        Self(url.to_owned())
+        Self { url: url.to_owned(), named: None }
+    }
+
+    /// The key of this name at this address.
+    pub(super) fn naming(&self, key: NamedKey) -> Self {
+        Self { url: self.url.clone(), named: Some(key) }
+    }
+
+    fn identity(&self) -> (&str, Option<&str>) {
+        (&self.url, self.named.as_ref().map(NamedKey::name))
     }
 }
+
+// A key is the same whoever asks for it: a source's new credentials do not make another of it.
+impl Ord for KeyUrl {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl PartialOrd for KeyUrl {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for KeyUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for KeyUrl {}
 
 impl KeyCache {
     /// An empty cache that fetches with `fetch`.
@@ -205,8 +240,14 @@ impl KeyCache {
     }
 
     async fn fetched(&self, url: &KeyUrl) -> Result<Bytes, String> {
-        let request = http::Request::get(&url.0).body(Bytes::new()).map_err(|e| e.to_string())?;
-        let answer = self.fetch.fetch(request, LIMITS).await.map_err(|e| e.to_string())?;
+        let request = match &url.named {
+            Some(named) => named.request(&url.url),
+            None => http::Request::get(&url.url).body(Bytes::new()),
+        };
+        let answer = self.fetch.fetch(request.map_err(|e| e.to_string())?, LIMITS).await.map_err(|e| e.to_string())?;
+        if url.named.is_some() {
+            return NamedKey::answer(answer);
+        }
         if answer.status() != StatusCode::OK {
             return Err(format!("its address answered {}", answer.status().as_u16()));
         }

@@ -84,6 +84,8 @@ pub enum Refusal {
     },
     /// None of the keys that the sender publishes is called what the token says.
     KeyUnknown,
+    /// The key that the token names is one that the sender has given up.
+    KeyExpired,
     /// What stands where the sender publishes its key is no key. The door asks for it to be sent again.
     KeyUnreadable,
     /// The proof is in a header that only a trusted proxy may set, and the request did not come from one.
@@ -122,6 +124,7 @@ impl Refusal {
             Self::ClaimMissing(_) => "claim_missing",
             Self::ClaimMismatch { .. } => "claim_mismatch",
             Self::KeyUnknown => "key_unknown",
+            Self::KeyExpired => "key_expired",
             Self::KeyUnreadable => "key_unavailable",
             Self::NotFromProxy => "not_from_proxy",
             Self::CertificateRefused { .. } => "certificate_refused",
@@ -161,6 +164,7 @@ impl Refusal {
             Self::ClaimMissing(claim) => format!("the claim `{claim}`").into(),
             Self::ClaimMismatch { claim, wanted } => format!("{wanted} in the claim `{claim}`").into(),
             Self::KeyUnknown => "a token signed with one of the keys that the sender publishes".into(),
+            Self::KeyExpired => "a token signed with a key that the sender still uses".into(),
             Self::KeyUnreadable => "a key at the sender's address".into(),
             Self::NotFromProxy => "one of server.trusted_proxies to tell of the client's certificate".into(),
             Self::CertificateRefused { place, wanted } => format!("`{wanted}` in {place}").into(),
@@ -196,6 +200,7 @@ impl Refusal {
             Self::ClaimMissing(_) => "a token without it".into(),
             Self::ClaimMismatch { .. } => "something else".into(),
             Self::KeyUnknown => "the name of another key".into(),
+            Self::KeyExpired => "the name of a key that has expired".into(),
             Self::KeyUnreadable => "something that is no key".into(),
             Self::NotFromProxy => "a request from elsewhere".into(),
             Self::CertificateRefused { .. } => "something else: the proxy did not find the certificate good".into(),

@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{
 };
 use aws_lc_rs::{digest, hmac};
 
+use super::by_name::KeysByName;
 use super::client_cert::ClientCertRule;
 use super::encoding::{Encoding, TimeUnit};
 use super::key_form::KeyForm;
@@ -123,6 +124,8 @@ pub struct JwtRule {
     pub issuer: Option<String>,
     /// Where the sender publishes its keys as a JSON Web Key Set (RFC 7517), if it does.
     pub key_set: Option<KeyUrl>,
+    /// Where the sender hands out its keys one by one, if it does.
+    pub keys_by_name: Option<KeysByName>,
     /// The claim that has to be the source's secret, where keys are published: everybody's tokens are signed with them.
     pub owner: Option<String>,
     /// Claims that have to be there. `exp`, `nbf` and `iat` are checked wherever they are.
@@ -233,7 +236,7 @@ impl Scheme {
         match self {
             Self::Sns => true,
             Self::Signed(signed) => signed.published.is_some(),
-            Self::Jwt(rule) => rule.key_set.is_some(),
+            Self::Jwt(rule) => rule.key_set.is_some() || rule.keys_by_name.is_some(),
             Self::Token { .. } | Self::Basic | Self::ClientCert(_) | Self::None => false,
         }
     }

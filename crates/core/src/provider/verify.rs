@@ -19,7 +19,9 @@ use zeroize::Zeroizing;
 
 use super::Request;
 use super::credential::{after_word, bad_credential, credential, is_path_token};
-use super::evidence::{digested, is_askable, named_url, public_key, read_several, several, signed_json};
+use super::evidence::{
+    digested, is_askable, named_url, presented_token, public_key, read_several, several, signed_json,
+};
 use super::handshake::Handshake;
 use super::jwt;
 use super::keys::{BadSecret, Keys};
@@ -129,6 +131,14 @@ impl Verifier {
         if let Some(empty) = secrets.iter().position(|s| s.expose().trim().is_empty()) {
             return Err(BadSecret::Empty { index: empty + 1, provider: provider() });
         }
+        if let Scheme::Jwt(rule) = &preset.scheme
+            && let Some(by_name) = &rule.keys_by_name
+        {
+            for (i, secret) in secrets.iter().enumerate() {
+                let Some(wanted) = by_name.fault(secret) else { continue };
+                return Err(BadSecret::Unreadable { index: i + 1, provider: provider(), wanted });
+            }
+        }
         let keys = match &preset.scheme {
             scheme if scheme.fetches_keys() => Keys::Plain(secrets.to_vec()),
             Scheme::Signed(signed) => Keys::of(signed.algorithm, signed.key, &preset.id, secrets)?,
@@ -188,7 +198,14 @@ impl Verifier {
                 self.compare(message.topic().as_bytes())?;
                 Ok(Some(message.certificate().clone()))
             }
-            Scheme::Jwt(rule) => Ok(rule.key_set.clone()),
+            Scheme::Jwt(rule) => match (&rule.keys_by_name, &self.keys) {
+                (Some(by_name), Keys::Plain(secrets)) => {
+                    let value = presented_token(rule, request, None)?;
+                    let name = jwt::key_name(rule, after_word(&rule.place, &value, &rule.prefix)?)?;
+                    secrets.first().map(|newest| by_name.key(&name, newest)).transpose()
+                }
+                _ => Ok(rule.key_set.clone()),
+            },
             Scheme::Signed(signed) => match signed.published.as_ref().map(|key| &key.at) {
                 Some(Published::At(url)) => Ok(Some(url.clone())),
                 Some(Published::Named { place, hosts, path }) => named_url(request, place, hosts, path).map(Some),
@@ -259,10 +276,7 @@ impl Verifier {
         body: Option<&Value>,
         now: Timestamp,
     ) -> Result<(usize, Proof), Refusal> {
-        let value = rule.place.exact(request, body).map_err(|e| match e {
-            NotExact::Missing => Refusal::SignatureMissing(rule.place.clone()),
-            NotExact::Repeated => Refusal::PartRepeated(rule.place.clone()),
-        })?;
+        let value = presented_token(rule, request, body)?;
         let token = after_word(&rule.place, &value, &rule.prefix)?;
         let tolerance = self.options.tolerance.unwrap_or(rule.tolerance);
         let holding = jwt::Holding { keys, now, tolerance, audience: self.options.audience.as_deref() };

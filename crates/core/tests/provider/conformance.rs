@@ -190,6 +190,11 @@ fn an_unsound_rule_is_a_fault() {
     faulty(&format!("{hmac}signed = \"{{secret}}{{body}}\""), "belongs to the scheme \"digest\"");
     faulty(&format!("{}signed = \"{{body}}\"", hmac.replace("hmac", "digest")), "proves nothing");
     faulty("scheme = \"token\"\ntoken = \"header:x-s\"", "never kept");
+    let named = "scheme = \"jwt\"\ntoken = \"header:x-t\"\nrequired = \"iat\"\ntolerance = \"5m\"\nkey_request = \"https://x.example/k\"\n";
+    faulty(&format!("{named}algorithm = \"ES256\""), "with `key_request` add `body_claim`");
+    faulty(&format!("{named}algorithm = \"RS256\""), "only ES256's are built");
+    faulty(&format!("{named}algorithm = \"ES256\"\nkey_set = \"https://x.example/s\""), "not both");
+    faulty(&named.replace("https:", "http:"), "plain https URL");
 }
 
 #[test]

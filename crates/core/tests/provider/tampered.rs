@@ -282,6 +282,7 @@ const NOT_SIGNED_HERE: &[&str] = &[
     "sendgrid",
     "standard-webhooks-ed25519",
     "telnyx",
+    "plaid",
     "travis",
     "wise",
 ];

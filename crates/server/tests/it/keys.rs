@@ -4,6 +4,11 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use aws_lc_rs::digest;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use doorbell_core::ports::{Fetch, FetchError, FetchLimits};
 use doorbell_core::provider::{self, Vector};
@@ -135,4 +140,120 @@ async fn without_a_published_key_nobody_is_let_in_or_turned_away() {
         }
         assert_eq!(*host.asked.lock().unwrap(), 1, "{document:?}");
     }
+}
+
+/// Plaid's API: what was asked, and what it answers.
+#[derive(Debug, Default)]
+struct Plaid {
+    asked: Mutex<Vec<serde_json::Value>>,
+    answer: Mutex<Option<(u16, String)>>,
+}
+
+#[async_trait]
+impl Fetch for Plaid {
+    async fn fetch(&self, request: http::Request<Bytes>, _: FetchLimits) -> Result<http::Response<Bytes>, FetchError> {
+        assert_eq!(request.method(), http::Method::POST);
+        assert_eq!(request.uri(), "https://production.plaid.com/webhook_verification_key/get");
+        assert_eq!(request.headers()["content-type"], "application/json");
+        self.asked.lock().unwrap().push(serde_json::from_slice(request.body()).unwrap());
+        let answer = self.answer.lock().unwrap().clone();
+        let (status, body) = answer.ok_or_else(|| FetchError::Refused("away".to_owned()))?;
+        Ok(http::Response::builder().status(status).body(body.into()).unwrap())
+    }
+}
+
+impl Plaid {
+    fn answering(status: u16, body: &str) -> Arc<Self> {
+        let plaid = Self::default();
+        *plaid.answer.lock().unwrap() = Some((status, body.to_owned()));
+        Arc::new(plaid)
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+const KID: &str = "bfbd5111-8e33-4643-8ced-b2e642a72f3c";
+
+/// A delivery signed now with `key` over `signed`, rung with `sent`.
+async fn plaid(world: &World, key: &EcdsaKeyPair, kid: &str, [signed, sent]: [&str; 2]) -> u16 {
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let now = world.house.clock.now().secs();
+    let digest = hex::encode(digest::digest(&digest::SHA256, signed.as_bytes()));
+    let header = part(serde_json::json!({"alg": "ES256", "kid": kid, "typ": "JWT"}));
+    let message = format!("{header}.{}", part(serde_json::json!({"iat": now, "request_body_sha256": digest})));
+    let signature = key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+    let token = format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature));
+    let headers = [("plaid-verification", token.as_str()), ("content-type", "application/json")];
+    world.call("POST", "/hooks/published", &headers, sent).await.status
+}
+
+fn key_pair() -> (EcdsaKeyPair, String) {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let point = key.public_key().as_ref();
+    let part = |from: usize| URL_SAFE_NO_PAD.encode(&point[from..from + 32]);
+    let jwk = serde_json::json!({"key": {
+        "alg": "ES256", "crv": "P-256", "kid": KID, "kty": "EC", "use": "sig", "x": part(1), "y": part(33),
+        "created_at": 1_560_466_143, "expired_at": null,
+    }});
+    (key, jwk.to_string())
+}
+
+const NO_SUCH_KEY: &str = r#"{"error_type": "INVALID_INPUT", "error_code": "INVALID_WEBHOOK_VERIFICATION_KEY_ID"}"#;
+const ITEM: [&str; 2] = [r#"{"webhook_type": "ITEM"}"#; 2];
+
+#[tokio::test]
+async fn a_key_is_asked_for_by_name_with_the_source_s_credentials() {
+    let (key, jwk) = key_pair();
+    let host = Plaid::answering(200, &jwk);
+    let world = World::with_published("plaid", host.clone()).await;
+    assert_eq!(plaid(&world, &key, KID, ITEM).await, 202);
+    assert_eq!(plaid(&world, &key, KID, ["{}", "{ }"]).await, 401, "another body");
+    assert_eq!(plaid(&world, &key_pair().0, KID, ITEM).await, 401, "another key");
+    let asked = host.asked.lock().unwrap().clone();
+    assert_eq!(asked, [serde_json::json!({"client_id": "client", "secret": "plaid-s3cret", "key_id": KID})]);
+    let told = world.get("/decisions").await.to_string();
+    assert!(!told.contains("plaid-s3cret"), "{told}");
+}
+
+#[tokio::test]
+async fn while_plaid_does_not_give_a_key_nobody_is_let_in_or_turned_away() {
+    let bad_keys = r#"{"error_code": "INVALID_API_KEYS", "error_message": "not plaid-s3cret"}"#;
+    for (status, body) in [(400, bad_keys), (500, "{}"), (200, "<html>"), (404, NO_SUCH_KEY), (302, "")] {
+        let host = Plaid::answering(status, body);
+        let world = World::with_published("plaid", host.clone()).await;
+        for _ in 0..3 {
+            assert_eq!(plaid(&world, &key_pair().0, KID, ITEM).await, 503, "{status} {body}");
+        }
+        assert_eq!(host.asked(), 1, "asked for once a minute");
+        let told = until(|| async {
+            let told = world.get("/decisions?kind=unavailable").await.to_string();
+            told.contains("key_unavailable").then_some(told)
+        })
+        .await;
+        assert!(!told.contains("s3cret"), "{told}");
+        assert_eq!(told.contains("400 INVALID_API_KEYS"), status == 400, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn names_of_no_key_do_not_make_us_flood_the_sender() {
+    let host = Plaid::answering(400, NO_SUCH_KEY);
+    let world = World::with_published("plaid", host.clone()).await;
+    let (key, _) = key_pair();
+    for kid in ["", "../../item/get", "a b", &"a".repeat(65)] {
+        assert_eq!(plaid(&world, &key, kid, ITEM).await, 401, "{kid}");
+    }
+    assert_eq!(host.asked(), 0, "no key is called so");
+    for _ in 0..3 {
+        assert_eq!(plaid(&world, &key, KID, ITEM).await, 401);
+    }
+    assert_eq!(host.asked(), 1, "that there is none is kept for a minute");
+    let mut answers = Vec::new();
+    for n in 0..50 {
+        answers.push(plaid(&world, &key, &format!("bfbd5111-{n}"), ITEM).await);
+    }
+    assert_eq!(host.asked(), 32, "so many are asked for in a minute, whoever names them");
+    assert_eq!((answers[0], answers[49]), (401, 503), "those beyond them may be right");
 }

@@ -21,8 +21,7 @@ documentation: `doorbell check` warns where one is used, and if it is wrong it r
 
 Senders that sign nothing get a secret of your own in the URL: `https://your.door/hooks/NAME?key=SECRET`.
 
-Known and not here: Plaid, whose keys are handed out one by one by a call with the customer's own credentials, and Dropbox Sign, which
-sends its JSON as multipart and signs nothing of it but type and time.
+Known and not here: Dropbox Sign, which sends its JSON as multipart and signs nothing of it but type and time.
 
 ";
 
@@ -119,6 +118,9 @@ fn proof(preset: &Preset) -> String {
             }
             if let Some(claim) = &rule.url {
                 let _ = write!(text, ", with the URL in the claim `{claim}`");
+            }
+            if let Some(by_name) = &rule.keys_by_name {
+                let _ = write!(text, ", with the key that `{}` gives for its name", by_name.live.as_str());
             }
             if let (Some(url), Some(owner)) = (&rule.key_set, &rule.owner) {
                 let _ = write!(
