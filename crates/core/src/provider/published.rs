@@ -150,28 +150,24 @@ impl KeyCache {
     /// If it is not kept and cannot be fetched, or was tried less than a minute ago in vain.
     pub async fn get(&self, url: &KeyUrl, now: Timestamp) -> Result<Bytes, KeyUnavailable> {
         let slot = self.slot(url, now)?;
-        let mut entry = slot.entry.lock().await;
-        if let Some((key, at)) = &entry.key
-            && now.since(*at) < FRESH
-        {
-            return Ok(key.clone());
+        if let Some(key) = slot.entry.lock().await.fresh(now) {
+            return Ok(key);
         }
-        let may_try = entry.tried.is_none_or(|tried| now.since(tried) >= AGAIN_AFTER);
-        if may_try {
-            entry.tried = Some(now);
-            match self.fetched(url).await {
-                Ok(key) => {
-                    entry.fault.clear();
-                    entry.key = Some((key.clone(), now));
-                    return Ok(key);
-                }
-                Err(fault) => entry.fault = fault,
+        let (fetch, url) = (Arc::clone(&self.fetch), url.clone());
+        to_its_end(async move {
+            let mut entry = slot.entry.lock().await;
+            if let Some(key) = entry.fresh(now) {
+                return Ok(key);
             }
-        }
-        match &entry.key {
-            Some((key, at)) if now.since(*at) < STALE_MAX => Ok(key.clone()),
-            _ => Err(KeyUnavailable(entry.fault.clone())),
-        }
+            if entry.may_try(now) {
+                entry.fetch(&*fetch, &url, now).await;
+            }
+            match &entry.key {
+                Some((key, at)) if now.since(*at) < STALE_MAX => Ok(key.clone()),
+                _ => Err(KeyUnavailable(entry.fault.clone())),
+            }
+        })
+        .await
     }
 
     /// What stands at `url` now, where a key that [`KeyCache::get`] gave, `had`, does not fit: the sender may have changed it.
@@ -181,25 +177,22 @@ impl KeyCache {
     /// If it cannot be fetched, or could not less than a minute ago.
     pub async fn renew(&self, url: &KeyUrl, had: &Bytes, now: Timestamp) -> Result<Bytes, KeyUnavailable> {
         let slot = self.slot(url, now)?;
-        let mut entry = slot.entry.lock().await;
-        if let Some((key, _)) = entry.key.as_ref().filter(|(key, _)| key != had) {
-            return Ok(key.clone());
-        }
-        if entry.tried.is_some_and(|tried| now.since(tried) < AGAIN_AFTER) {
-            return if entry.fault.is_empty() { Ok(had.clone()) } else { Err(KeyUnavailable(entry.fault.clone())) };
-        }
-        entry.tried = Some(now);
-        match self.fetched(url).await {
-            Ok(key) => {
-                entry.fault.clear();
-                entry.key = Some((key.clone(), now));
-                Ok(key)
+        let (fetch, url, had) = (Arc::clone(&self.fetch), url.clone(), had.clone());
+        to_its_end(async move {
+            let mut entry = slot.entry.lock().await;
+            if let Some((key, _)) = entry.key.as_ref().filter(|(key, _)| *key != had) {
+                return Ok(key.clone());
             }
-            Err(fault) => {
-                entry.fault.clone_from(&fault);
-                Err(KeyUnavailable(fault))
+            if entry.may_try(now) {
+                entry.fetch(&*fetch, &url, now).await;
             }
-        }
+            match (&entry.key, entry.fault.is_empty()) {
+                (Some((key, _)), true) => Ok(key.clone()),
+                (None, true) => Ok(had),
+                (_, false) => Err(KeyUnavailable(entry.fault.clone())),
+            }
+        })
+        .await
     }
 
     /// Says that the key at `url` was right: it is kept before those that never were, which anybody may have named.
@@ -236,23 +229,52 @@ impl KeyCache {
     /// # Errors
     /// If it does not answer 200.
     pub async fn ask(&self, url: &KeyUrl) -> Result<(), KeyUnavailable> {
-        self.fetched(url).await.map(|_| ()).map_err(KeyUnavailable)
+        fetched(&*self.fetch, url).await.map(|_| ()).map_err(KeyUnavailable)
+    }
+}
+
+impl Entry {
+    fn fresh(&self, now: Timestamp) -> Option<Bytes> {
+        self.key.as_ref().filter(|(_, at)| now.since(*at) < FRESH).map(|(key, _)| key.clone())
     }
 
-    async fn fetched(&self, url: &KeyUrl) -> Result<Bytes, String> {
-        let request = match &url.named {
-            Some(named) => named.request(&url.url),
-            None => http::Request::get(&url.url).body(Bytes::new()),
-        };
-        let answer = self.fetch.fetch(request.map_err(|e| e.to_string())?, LIMITS).await.map_err(|e| e.to_string())?;
-        if url.named.is_some() {
-            return NamedKey::answer(answer);
-        }
-        if answer.status() != StatusCode::OK {
-            return Err(format!("its address answered {}", answer.status().as_u16()));
-        }
-        Ok(answer.into_body())
+    fn may_try(&self, now: Timestamp) -> bool {
+        self.tried.is_none_or(|tried| now.since(tried) >= AGAIN_AFTER)
     }
+
+    async fn fetch(&mut self, fetch: &dyn Fetch, url: &KeyUrl, now: Timestamp) {
+        self.tried = Some(now);
+        match fetched(fetch, url).await {
+            Ok(key) => {
+                self.fault.clear();
+                self.key = Some((key, now));
+            }
+            Err(fault) => self.fault = fault,
+        }
+    }
+}
+
+/// In a task of its own: a stranger who hangs up must not leave a try without what came of it, for which all others would wait
+/// a minute.
+async fn to_its_end(
+    work: impl Future<Output = Result<Bytes, KeyUnavailable>> + Send + 'static,
+) -> Result<Bytes, KeyUnavailable> {
+    tokio::spawn(work).await.unwrap_or_else(|_| Err(KeyUnavailable("the fetch was broken off".to_owned())))
+}
+
+async fn fetched(fetch: &dyn Fetch, url: &KeyUrl) -> Result<Bytes, String> {
+    let request = match &url.named {
+        Some(named) => named.request(&url.url),
+        None => http::Request::get(&url.url).body(Bytes::new()),
+    };
+    let answer = fetch.fetch(request.map_err(|e| e.to_string())?, LIMITS).await.map_err(|e| e.to_string())?;
+    if url.named.is_some() {
+        return NamedKey::answer(answer);
+    }
+    if answer.status() != StatusCode::OK {
+        return Err(format!("its address answered {}", answer.status().as_u16()));
+    }
+    Ok(answer.into_body())
 }
 
 #[cfg(test)]
@@ -261,6 +283,33 @@ mod tests {
     use crate::ports::FetchError;
     use async_trait::async_trait;
     use std::sync::atomic::AtomicUsize;
+
+    /// A host that answers once it may.
+    #[derive(Default)]
+    struct Gated(tokio::sync::Notify);
+
+    #[async_trait]
+    impl Fetch for Gated {
+        async fn fetch(&self, _: http::Request<Bytes>, _: FetchLimits) -> Result<http::Response<Bytes>, FetchError> {
+            self.0.notified().await;
+            Ok(http::Response::new(Bytes::from_static(b"key")))
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_hangs_up_does_not_keep_the_key_from_the_others() {
+        let host = Arc::new(Gated::default());
+        let (cache, url, now) = (KeyCache::new(host.clone()), KeyUrl::checked("https://a/k"), Timestamp::from_secs(0));
+        let mut first = Box::pin(cache.get(&url, now));
+        // Once to take the turn, once to wait for the host.
+        for _ in 0..2 {
+            assert!(futures::poll!(&mut first).is_pending());
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        host.0.notify_one();
+        assert_eq!(cache.get(&url, now).await, Ok(Bytes::from_static(b"key")));
+    }
 
     /// A host that is up or down, and how often it was asked.
     #[derive(Default)]
