@@ -13,7 +13,7 @@ use super::handshake::Handshake;
 use super::pairing::Pairing;
 use super::scheme::{Algorithm, HASHES, Scheme};
 use super::select::Place;
-use super::signed::Template;
+use super::signed::{Piece, Template};
 
 /// One sender's rules.
 #[derive(Clone, PartialEq, Debug)]
@@ -143,6 +143,15 @@ pub(super) const SETTINGS: [(&str, Setting); 6] = [
     ("id_header", Setting::IdHeader),
     ("type_header", Setting::TypeHeader),
 ];
+
+impl Preset {
+    /// Whether no delivery can be checked without knowing our own URL as the sender does: it is part of what is signed.
+    pub fn signs_public_url(&self) -> bool {
+        let is_url =
+            |piece: &Piece| matches!(piece, Piece::Url | Piece::UrlWithPort | Piece::UrlWithoutPort | Piece::PlivoUrl);
+        self.scheme.signed().is_some_and(|s| s.templates.iter().all(|t| t.pieces().iter().any(is_url)))
+    }
+}
 
 /// What people want to know about a sender.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -49,7 +49,7 @@ enum Verb {
 const COLUMNS: &[Column] = &[
     Column::id("NAME", "name"),
     Column::text("RUNNER", "runner"),
-    Column::switch("STATE", "paused", "ready", "paused"),
+    Column::word("STATE", "state"),
     Column::text("RUNNING", "running"),
     Column::text("QUEUED", "queued"),
     Column::text("WAITING", "waiting"),
@@ -84,10 +84,10 @@ pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
 
 async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let Some(agent) = asking.fetch(cx, &format!("agents/{name}")).await? else { return Ok(Exit::Ok) };
-    let paused = member(&agent, "paused").and_then(serde_json::Value::as_bool).unwrap_or(false);
-    let word = if paused { "paused" } else { "ready" };
-    let mut card = Card::new(&cx.screen, cx.clock.now(), word, name.as_str(), &text(&agent, "runner"));
+    let mut card =
+        Card::new(&cx.screen, cx.clock.now(), &text(&agent, "state"), name.as_str(), &text(&agent, "runner"));
     card.members(&agent, &["concurrency", "timeout_seconds", "running", "queued", "waiting"]);
+    card.long("Breaker", member(&agent, "breaker"));
     card.long("Settings", member(&agent, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)

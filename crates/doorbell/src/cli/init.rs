@@ -220,11 +220,21 @@ fn next_steps(dir: &Path, sender: &Sender) -> String {
     let whom = if sender.is_method { "your sender" } else { &sender.preset.name };
     let setup = sender.preset.docs.setup.as_deref().filter(|_| !sender.is_method);
     let setup = setup.map(|s| format!("  where   {s}\n")).unwrap_or_default();
+    let theirs = match &sender.preset.docs.secret_name {
+        Some(called) if !sender.is_method => {
+            format!("\n          (if {whom} gives you one, its \"{called}\", put that into the file instead)")
+        }
+        _ => String::new(),
+    };
+    let go = match sender.preset.signs_public_url() {
+        true => format!("{go}  set public_url in doorbell.toml: {whom} signs the address that it knows us by\n"),
+        false => go,
+    };
     format!(
         "\nNext:\n{go}  doorbell check         is everything in order?\n  doorbell serve         accept and run\n  \
          doorbell send {name}   in another terminal: ring it{as_whom}\n\n\
          Then tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}\n  \
-         secret  the content of secrets/{name}"
+         secret  the content of secrets/{name}{theirs}"
     )
 }
 
@@ -267,11 +277,15 @@ mod tests {
             run(args(dir.path(), Some(sender)), Env::new()).await.unwrap();
             let (text, warnings) = checked(dir.path(), &world);
             let is_unconfirmed = provider::get(sender).is_some_and(|p| p.confidence == Confidence::Secondary);
-            assert_eq!(warnings.len(), usize::from(is_unconfirmed), "{sender}: {warnings:?}");
-            assert!(warnings.iter().all(|w| w.contains("from third parties only")), "{sender}: {warnings:?}");
+            let count = |text: &str| warnings.iter().filter(|w| w.contains(text)).count();
+            let (unsure, url) = (count("from third parties only"), count("signs the URL"));
+            let signs_url = provider::get(sender).is_some_and(|p| p.signs_public_url());
+            assert_eq!((unsure, url), (usize::from(is_unconfirmed), usize::from(signs_url)), "{sender}: {warnings:?}");
+            assert_eq!(warnings.len(), unsure + url, "{sender}: {warnings:?}");
             assert_eq!(text.contains("\nfilter = 'event.type != \"ping\"'"), sender == "github", "{text}");
             let told = next_steps(dir.path(), &Sender::named(sender).unwrap());
             assert!(told.contains(&format!("/hooks/{sender}\n")), "{told}");
+            assert_eq!(told.contains("set public_url in doorbell.toml"), signs_url, "{told}");
         }
     }
 

@@ -129,8 +129,11 @@ fn show(cx: &Context, preset: &Arc<Preset>) -> String {
 
 fn example(preset: &Preset) -> String {
     let name = preset.id.split_once('-').map_or(preset.id.as_str(), |(first, _)| first);
-    let mut text = format!("[sources.{name}]\nkind = \"webhook\"\nprovider = \"{}\"\n", preset.id);
-    if preset.scheme != Scheme::None {
+    let key = if page::is_method(&preset.id) { "auth" } else { "provider" };
+    let mut text = format!("[sources.{name}]\nkind = \"webhook\"\n{key} = \"{}\"\n", preset.id);
+    if preset.pairing.is_some() {
+        text.push_str(&format!("# The sender hands its secret over: doorbell sources pair {name}\n"));
+    } else if preset.scheme != Scheme::None {
         let variable = format!("{}_WEBHOOK_SECRET", name.to_ascii_uppercase());
         text.push_str(&format!("secret = {{ env = \"{variable}\" }}\n"));
     }

@@ -237,6 +237,12 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
     };
     let trusted = if around.server.trusted_proxies.is_empty() { Trusted::Nobody } else { Trusted::Somebody };
     check_proxies(&preset, given, trusted, cx);
+    if preset.signs_public_url() && around.server.public_url.is_none() {
+        let problem =
+            format!("`{}` signs the URL that it knows us by, so each of its deliveries is refused", preset.id);
+        let advice = "Set server.public_url to the address that you give to the sender, without the path.";
+        cx.report.warning(given.name.offset, &given.key, problem, advice);
+    }
     let newest = secrets.first().cloned();
     let secrets = places(given, &preset, secrets, cx);
     check_length(given, &preset, &secrets, cx);

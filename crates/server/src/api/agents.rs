@@ -25,7 +25,9 @@ pub(crate) struct AgentShown {
     name: Name,
     /// How it is run: `process`, `http`, …
     runner: String,
-    /// Whether its runs are held.
+    /// How it stands: `ready`, `paused`, `breaker_open` (its runs are held), `breaker_half_open` (one is let go to see).
+    state: &'static str,
+    /// Whether its runs are held by an operator.
     paused: bool,
     /// Its breaker; null if it has none.
     breaker: Option<BreakerShown>,
@@ -59,6 +61,12 @@ impl AgentShown {
         Self {
             name: agent.name.clone(),
             runner: agent.kind.clone(),
+            state: match house.breaker(agent) {
+                _ if house.is_paused(agent) => "paused",
+                Some((breaker::State::Open(_), _)) => "breaker_open",
+                Some((breaker::State::HalfOpen, _)) => "breaker_half_open",
+                Some((breaker::State::Closed, _)) | None => "ready",
+            },
             paused: house.is_paused(agent),
             breaker: house.breaker(agent).map(|(state, failures)| BreakerShown {
                 state: state.as_str(),

@@ -79,7 +79,7 @@ fn section(page: &mut String, preset: &Preset) {
 }
 
 /// Whether it is reached by `auth` instead of `provider`.
-fn is_method(id: &str) -> bool {
+pub(super) fn is_method(id: &str) -> bool {
     ["api-key", "basic", "bearer", "hmac", "none", "path-token"].contains(&id)
 }
 
