@@ -290,6 +290,14 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_over_the_limit_is_refused_whole() {
+        let one = "{\"specversion\":\"1.0\",\"type\":\"t\",\"source\":\"/\",\"id\":\"1\"}";
+        let raw = Bytes::from(format!("[{}]", vec![one; 10_001].join(",")));
+        let wrong = read(Form::Batch, &HeaderMap::new(), &raw, &PayloadRule::default()).unwrap_err();
+        assert_eq!(wrong, Wrong::Unreadable(Unreadable::TooMany { count: 10_001 }));
+    }
+
+    #[test]
     fn data_is_what_its_media_type_says() {
         let data = |rest: &str| {
             let json = format!("{{\"specversion\":\"1.0\",\"type\":\"t\",\"source\":\"/\",\"id\":\"1\"{rest}}}");

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use serde_json::value::{RawValue, Value};
 
 pub use paths::Paths;
+pub use split::BATCH_MAX;
 
 /// How deep a JSON document may nest: serde_json's own limit, so that a projection and a full parse agree.
 pub const DEPTH_MAX: usize = 128;
@@ -146,16 +147,23 @@ pub enum Unreadable {
         /// The path, joined with `.`; empty for the body itself.
         path: String,
     },
+    /// A batch of more events than are taken at once.
+    #[error("the body holds {count} events, and at most {BATCH_MAX} are taken in one request: send them in several")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
     /// A stored body carries a code that this version does not know.
     #[error("the stored body has the unknown format code {0}: it was written by a newer version")]
     UnknownFormat(u8),
 }
 
 impl Unreadable {
-    /// The HTTP status that says it: 415 for a media type, else 400.
+    /// The HTTP status that says it: 415 for a media type, 413 for too many events, else 400.
     pub fn http_status(&self) -> u16 {
         match self {
             Self::MediaType(_) => 415,
+            Self::TooMany { .. } => 413,
             _ => 400,
         }
     }

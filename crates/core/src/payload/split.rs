@@ -4,10 +4,13 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Unreadable, project};
+
+/// The most events of one request. Each is labelled, filtered and made ready by itself, while others wait for the thread.
+pub const BATCH_MAX: usize = 10_000;
 
 /// The elements of the list at `path`, which share the memory of `text`.
 pub(super) fn elements(text: &Bytes, path: &[String]) -> Result<Vec<Bytes>, Unreadable> {
@@ -25,8 +28,42 @@ pub(super) fn elements(text: &Bytes, path: &[String]) -> Result<Vec<Bytes>, Unre
     if !list.trim_start().starts_with('[') {
         return Err(not_a_list());
     }
-    let parts: Vec<&RawValue> = serde_json::from_str(list).map_err(|e| project::unreadable(list, &e))?;
+    let mut reader = serde_json::Deserializer::from_str(list);
+    let (parts, count) = reader.deserialize_seq(Parts).map_err(|e| project::unreadable(list, &e))?;
+    if count > BATCH_MAX {
+        return Err(Unreadable::TooMany { count });
+    }
     Ok(parts.into_iter().map(|part| text.slice_ref(part.get().as_bytes())).collect())
+}
+
+/// The elements of a list, and how many there are: those over the limit are counted only, since they take many times the
+/// room of their text.
+struct Parts;
+
+impl<'de> Visitor<'de> for Parts {
+    type Value = (Vec<&'de RawValue>, usize);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut parts = Vec::new();
+        while parts.len() < BATCH_MAX {
+            match list.next_element()? {
+                Some(part) => parts.push(part),
+                None => {
+                    let count = parts.len();
+                    return Ok((parts, count));
+                }
+            }
+        }
+        let mut count = parts.len();
+        while list.next_element::<IgnoredAny>()?.is_some() {
+            count += 1;
+        }
+        Ok((parts, count))
+    }
 }
 
 /// The last member of an object with this name.

@@ -282,3 +282,13 @@ fn an_event_of_a_batch_keeps_the_short_values_that_stood_beside_the_list() {
     // Only of the body itself: what is beside a list further in has another meaning.
     assert!(body(r#"{"o":1,"data":{"entry":[]}}"#).siblings(&["data".into(), "entry".into()]).unwrap().is_empty());
 }
+
+#[test]
+fn a_batch_over_the_limit_is_counted_and_not_taken() {
+    let list = |count: usize| body(&format!("{{\"a\":[{}]}}", vec!["1"; count].join(",")));
+    let path = ["a".to_owned()];
+    assert_eq!(list(BATCH_MAX).split(&path).unwrap().len(), BATCH_MAX);
+    let refused = list(BATCH_MAX + 1).split(&path).unwrap_err();
+    assert_eq!(refused, Unreadable::TooMany { count: BATCH_MAX + 1 });
+    assert_eq!(refused.http_status(), 413);
+}
