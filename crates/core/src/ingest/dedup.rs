@@ -16,7 +16,7 @@ pub(super) struct Identity<'a> {
     pub vouched: Vouched,
     /// The event's type.
     pub event_type: &'a str,
-    /// The body.
+    /// What a digest is taken of: the body in the spelling that the signature knows, with what is signed beside it.
     pub body: &'a [u8],
     /// An `Idempotency-Key` header.
     pub idempotency_key: Option<&'a str>,
@@ -50,20 +50,20 @@ pub(super) enum Rule<'a> {
 pub(super) fn fingerprints(who: Identity<'_>, rule: Rule<'_>, on_failed: OnDuplicateFailed) -> Dedup {
     let of = |kind, key: &[u8]| Fingerprint::of(who.source, kind, key);
     let by_id = who.id.map(|id| of(KeyKind::Id, id.as_bytes()));
-    let window = Some(who.replay_window).filter(|w| !w.is_zero());
-    // Of the body alone: a type that stands in an unsigned header is as easily changed as an id.
-    let replayed = || of(KeyKind::Digest, blake3::hash(who.body).as_bytes());
-    let (key, replay) = match rule {
-        Rule::Off => (None, None),
-        Rule::Id => (by_id, None),
-        Rule::Body => (Some(of(KeyKind::TypeAndBody, &digest(who.event_type, who.body))), None),
-        Rule::Key(text) => (Some(of(KeyKind::Expression, text.as_bytes())), None),
-        Rule::Auto => match (who.vouched, by_id) {
-            (Vouched::Id, Some(id)) => (Some(id), None),
-            (Vouched::Id | Vouched::Body, id) => (id, window.map(|w| (replayed(), w))),
-            (Vouched::Nothing, Some(id)) => (Some(id), None),
-            (Vouched::Nothing, None) => (who.idempotency_key.map(|k| of(KeyKind::Idempotency, k.as_bytes())), None),
-        },
+    let is_signed = who.vouched != Vouched::Nothing;
+    // Beside every key, one from a signed id too: under another content type, which nobody signs, the same body gives
+    // another id or none, and an expression another text. Only the digest is the same in every reading.
+    let window = Some(who.replay_window).filter(|w| is_signed && !w.is_zero());
+    let replay = window.map(|w| (of(KeyKind::Digest, blake3::hash(who.body).as_bytes()), w));
+    // A type in an unsigned header is as easily changed as an id; one that is signed is in what the digest is taken of.
+    let event_type = if is_signed { "" } else { who.event_type };
+    let by_request = || who.idempotency_key.filter(|_| !is_signed).map(|k| of(KeyKind::Idempotency, k.as_bytes()));
+    let key = match rule {
+        Rule::Off => return Dedup { key: None, replay: None, on_failed },
+        Rule::Id => by_id,
+        Rule::Body => Some(of(KeyKind::TypeAndBody, &digest(event_type, who.body))),
+        Rule::Key(text) => Some(of(KeyKind::Expression, text.as_bytes())),
+        Rule::Auto => by_id.or_else(by_request),
     };
     Dedup { key, replay, on_failed }
 }
@@ -97,10 +97,36 @@ mod tests {
     }
 
     #[test]
-    fn a_signed_id_is_the_key_alone() {
+    fn whatever_is_read_in_a_signed_body_its_digest_is_kept_too() {
         let s = Name::new("s").unwrap();
-        let d = auto(who(Some("1"), Vouched::Id, &s));
-        assert!(d.key.is_some() && d.replay.is_none());
+        let rules = [Rule::Auto, Rule::Id, Rule::Body, Rule::Key("k")];
+        let by = |rule, who| fingerprints(who, rule, OnDuplicateFailed::Answer);
+        // Under another content type there is no id to be read, and no expression's text.
+        let unread = auto(who(None, Vouched::Body, &s));
+        for rule in rules {
+            for vouched in [Vouched::Id, Vouched::Body] {
+                let first = by(rule, who(Some("1"), vouched, &s));
+                assert!(first.key.is_some() && first.replay.is_some(), "{rule:?} {vouched:?}");
+                assert_eq!(first.replay, unread.replay, "{rule:?} {vouched:?}");
+                let no_window = Identity { replay_window: Duration::ZERO, ..who(Some("1"), vouched, &s) };
+                assert_eq!(by(rule, no_window).replay, None, "the owner switched it off: {rule:?}");
+            }
+            assert_eq!(by(rule, who(Some("1"), Vouched::Nothing, &s)).replay, None, "{rule:?}");
+        }
+        let off = by(Rule::Off, who(Some("1"), Vouched::Id, &s));
+        assert_eq!((off.key, off.replay), (None, None));
+    }
+
+    #[test]
+    fn by_body_the_type_counts_only_where_nothing_is_signed() {
+        let s = Name::new("s").unwrap();
+        let key = |vouched, event_type| {
+            let who = Identity { event_type, ..who(Some("1"), vouched, &s) };
+            fingerprints(who, Rule::Body, OnDuplicateFailed::Answer).key
+        };
+        assert_eq!(key(Vouched::Body, "push"), key(Vouched::Body, "release"));
+        assert_eq!(key(Vouched::Body, "push"), key(Vouched::Id, "release"));
+        assert_ne!(key(Vouched::Nothing, "push"), key(Vouched::Nothing, "release"));
     }
 
     #[test]

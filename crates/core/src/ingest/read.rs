@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::cloudevents::{self, Event, Wrong};
 use super::{Early, No, Ring};
 use crate::decision::Check;
-use crate::payload::{Body, PayloadRule, Unreadable};
-use crate::provider::{CloudEvents, Labels, Verifier};
-use crate::source::{Source, Webhook};
+use crate::payload::{Body, Format, PayloadKind, PayloadRule, Unreadable};
+use crate::provider::{CloudEvents, Confidence, Labels, Piece, Place, Request, Template, Verifier};
+use crate::source::{DedupRule, Source, Webhook};
 
 /// A request that was read.
 pub(super) enum Whole {
@@ -29,7 +29,8 @@ pub(super) struct Letter {
     /// The body as it is kept.
     pub body: Body,
     pub view: Value,
-    /// Its bytes as the sender sent them, in the spelling that the signature knows.
+    /// What its digest is taken of: its bytes as the sender sent them, in the spelling that the signature knows, and what
+    /// [`beside`] adds.
     pub as_sent: Bytes,
 }
 
@@ -44,7 +45,7 @@ pub(super) fn whole(
         ring.request.headers.get(http::header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
     let outcome = match events(webhook, ring) {
         Ok(Some(events)) => Ok(events),
-        Ok(None) => Body::read(ring.request.body.clone(), content_type.as_deref(), &webhook.payload)
+        Ok(None) => plain_body(webhook, ring.request.body, content_type.as_deref())
             .and_then(|body| body.project(&source.paths).map(|view| Whole::Plain(body, view)))
             .map_err(Wrong::Unreadable),
         Err(wrong) => Err(wrong),
@@ -67,6 +68,21 @@ pub(super) fn whole(
         checks.push(Check::failed("body", wanted, format!("{why} ({seen:.100})")));
         Early::verified(no, code, why)
     })
+}
+
+/// A body that is no `CloudEvent`. The type is not signed: a sender whose events are named by what stands in their JSON
+/// is not to be taken for one whose events have no names, because somebody wrote `text/plain` above them.
+fn plain_body(webhook: &Webhook, raw: &Bytes, content_type: Option<&str>) -> Result<Body, Unreadable> {
+    let body = Body::read(raw.clone(), content_type, &webhook.payload)?;
+    let preset = &webhook.preset;
+    let is_piece = matches!(body.format(), Format::Text | Format::Binary);
+    // A general method says nothing of anybody's bodies; there the content type is all there is.
+    let speaks_json = || preset.confidence != Confidence::Own && !preset.body_paths().is_empty();
+    if !is_piece || webhook.payload.kind != PayloadKind::Auto || !speaks_json() {
+        return Ok(body);
+    }
+    let by_its_look = Body::read(raw.clone(), None, &webhook.payload)?;
+    Ok(if by_its_look.format() == Format::Json { by_its_look } else { body })
 }
 
 fn events(webhook: &Webhook, ring: Ring<'_>) -> Result<Option<Whole>, Wrong> {
@@ -117,7 +133,10 @@ impl Whole {
             Self::Plain(body, view) => {
                 // A batch is signed as one, and told apart element by element.
                 let is_one = webhook.preset.payload.batch.is_none();
-                let content = is_one.then(|| verifier.signed_content(&ring.request)).flatten().map(Bytes::from);
+                let content = is_one.then(|| {
+                    let content = verifier.signed_content(&ring.request).map(Bytes::from);
+                    beside(source, (webhook, verifier), &ring.request, content.unwrap_or_else(|| body.raw().clone()))
+                });
                 let plain = |Part { own, view, beside }: Part| {
                     // Labels are the event's own: an id that stands beside the list would be one for all of them.
                     let labels = webhook.preset.labels(&ring.request, &view);
@@ -128,10 +147,13 @@ impl Whole {
                 };
                 split(source, webhook, body, view)?.into_iter().map(plain).collect()
             }
-            Self::Events(events, _) => {
+            Self::Events(events, form) => {
+                let is_one = form != cloudevents::Form::Batch;
                 let named = |event: Event| {
                     let view = event.body.project(&source.paths).map_err(|e| unreadable(&e))?;
                     let Event { labels, headers: own, body, as_sent } = event;
+                    let as_sent =
+                        if is_one { beside(source, (webhook, verifier), &ring.request, as_sent) } else { as_sent };
                     // The content type of the request is not that of the data.
                     let others = kept.iter().filter(|(name, _)| name != "content-type" && !name.starts_with("ce-"));
                     let headers = own.into_iter().chain(others.cloned()).collect();
@@ -146,12 +168,43 @@ impl Whole {
 fn no_of(unreadable: &Unreadable) -> (No, &'static str) {
     match unreadable.http_status() {
         415 => (No::MediaType, "unsupported_media_type"),
+        413 => (No::TooLarge, "too_many_events"),
         _ => (No::Unreadable, "unreadable"),
     }
 }
 
 fn unreadable(error: &Unreadable) -> Box<Early> {
-    Early::verified(No::Unreadable, "unreadable", error.to_string())
+    let (no, code) = no_of(error);
+    Early::verified(no, code, error.to_string())
+}
+
+/// The content of a request with the headers and parameters that the signature covers and that name the event: the id, or
+/// under `dedup = "body"` the type. Equal bodies under two signed ids are two events; under two unsigned ones they may be
+/// one that was captured. The same in every reading of the body, since nothing in it is looked at.
+fn beside(source: &Source, (webhook, verifier): (&Webhook, &Verifier), request: &Request<'_>, content: Bytes) -> Bytes {
+    let event = &webhook.preset.event;
+    let names = if matches!(source.dedup, DedupRule::Body) { &event.event_type } else { &event.id };
+    // A place of the signature itself is no such name: a right signature can be written in several ways.
+    let Some(signed) = verifier.preset().scheme.signed() else { return content };
+    let is_covered = |place: &Place| signed.templates.iter().all(|t| t.covers(place));
+    let mut whole = Vec::new();
+    for piece in names.iter().flat_map(Template::pieces) {
+        let (Piece::At(place) | Piece::Optional(place) | Piece::Lower(place)) = piece else { continue };
+        if matches!(place, Place::Body(_) | Place::Form(_)) || !is_covered(place) {
+            continue;
+        }
+        let text = place.text(request, &Value::Null).unwrap_or_default();
+        // What is signed in lower case may come in any.
+        let is_lowered = signed.templates.iter().any(|t| t.has(&Piece::Lower(place.clone())));
+        let text = if is_lowered { text.to_lowercase().into() } else { text };
+        whole.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        whole.extend_from_slice(text.as_bytes());
+    }
+    if whole.is_empty() {
+        return content;
+    }
+    whole.extend_from_slice(&content);
+    whole.into()
 }
 
 /// One event of a body.

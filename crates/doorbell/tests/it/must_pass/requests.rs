@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use doorbell_core::Clock;
 use futures::future::join_all;
 use reqwest::RequestBuilder;
 use serde_json::{Value, json};
@@ -182,4 +183,103 @@ async fn an_address_that_a_message_names_is_not_fetched() {
     }
     assert!(agent.calls().is_empty(), "somebody else's address was asked");
     assert!(door.all("/events").await.is_empty());
+}
+
+/// Slack, GitHub under each rule of telling copies, Standard Webhooks, and Meta for its batches.
+async fn many_doors(agent: &HttpAgent) -> Door {
+    let mut text = format!(
+        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\n[agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n",
+        agent.url()
+    );
+    let ours = "{ env = \"TEST_SECRET\" }";
+    for (name, provider, secret, more) in [
+        ("slack", "slack", ours, ""),
+        ("auto", "github", ours, ""),
+        ("expression", "github", ours, "dedup = \"string(data.id)\"\n"),
+        ("body", "github", ours, "dedup = \"body\"\n"),
+        ("id", "github", ours, "dedup = \"id\"\n"),
+        ("standard", "standard-webhooks", "{ file = \"whsec\" }", ""),
+        ("meta", "meta", ours, "verify_token = { env = \"TEST_SECRET\" }\n"),
+    ] {
+        text += &format!("[triggers.{name}]\nagent = \"worker\"\nprovider = \"{provider}\"\nsecret = {secret}\n{more}");
+    }
+    let mut door = Door::prepare(&text);
+    std::fs::write(door.path().join("whsec"), format!("whsec_{}", STANDARD.encode(SECRET))).unwrap();
+    door.launch().await;
+    door
+}
+
+fn slack(door: &Door, at: i64, media: &str, body: &str) -> RequestBuilder {
+    let signature = hex::encode(hmac(SECRET.as_bytes(), format!("v0:{at}:{body}").as_bytes()));
+    let request = door.http.post(door.url("/hooks/slack")).header("content-type", media);
+    let request = request.header("x-slack-request-timestamp", at.to_string());
+    request.header("x-slack-signature", format!("v0={signature}")).body(body.to_owned())
+}
+
+fn standard(door: &Door, (id, at): (&str, i64), media: &str, body: &str) -> RequestBuilder {
+    let signature = STANDARD.encode(hmac(SECRET.as_bytes(), format!("{id}.{at}.{body}").as_bytes()));
+    let request = door.http.post(door.url("/hooks/standard")).header("content-type", media);
+    let request = request.header("webhook-id", id).header("webhook-timestamp", at.to_string());
+    request.header("webhook-signature", format!("v1,{signature}")).body(body.to_owned())
+}
+
+/// The content type, the event's type and most ids are not signed: none of them makes a captured delivery a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_captured_delivery_runs_once_under_every_type_and_rule() {
+    const FORM: &str = "application/x-www-form-urlencoded";
+    const MEDIA: [&str; 5] = ["text/plain", "application/octet-stream", "application/xml", "image/png", FORM];
+    let agent = HttpAgent::start().await;
+    let door = many_doors(&agent).await;
+    let now = Clock::system().now().secs();
+    let ran = |(status, answer): (u16, Value), what: &str| assert_eq!(status, 202, "{what}: {answer}");
+    let known = |(status, answer): (u16, Value), what: &str| {
+        assert_eq!((status, answer["status"].as_str()), (200, Some("duplicate")), "{what}: {answer}");
+    };
+    // An event whose id stands in its JSON, and a command, which is a form: as one piece of text it has none.
+    let event = json!({"type": "event_callback", "event_id": "Ev1", "event": {"type": "x"}}).to_string();
+    for (media, body) in [("application/json", &*event), (FORM, "command=%2Fgo&trigger_id=1.2.3")] {
+        ran(said(slack(&door, now, media, body)).await, body);
+        for other in MEDIA {
+            known(said(slack(&door, now, other, body)).await, other);
+        }
+    }
+    for rule in ["auto", "expression", "body", "id"] {
+        let url = door.url(&format!("/hooks/{rule}"));
+        let form = format!("payload=%7B%22id%22%3A%22{rule}%22%7D");
+        for (media, body) in [("application/json", json!({"id": 1}).to_string()), (FORM, form)] {
+            let send = |id: &str, event: &str, media: &str| {
+                let request = github(&url, &door.http, &format!("{id} {body}"), event, body.as_bytes());
+                said(with(&door, request, "content-type", media.as_bytes()))
+            };
+            ran(send("first", "push", media).await, rule);
+            for other in MEDIA {
+                known(send(&format!("fresh {other}"), "push", other).await, rule);
+            }
+            known(send("first", "release", media).await, rule);
+            known(send("fresh", "release", media).await, rule);
+        }
+    }
+    // An id in a header that is signed tells equal bodies apart: nobody can give a captured delivery another one.
+    for id in ["msg_1", "msg_2"] {
+        ran(said(standard(&door, (id, now), "application/json", "{}")).await, id);
+        known(said(standard(&door, (id, now), "text/plain", "{}")).await, id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_too_many_events_is_refused_with_the_limit() {
+    let agent = HttpAgent::start().await;
+    let door = many_doors(&agent).await;
+    let entries = (0..10_001).map(|n| format!("{{\"id\":\"{n}\"}}")).collect::<Vec<_>>().join(",");
+    let body = format!("{{\"object\":\"page\",\"entry\":[{entries}]}}");
+    let signature = hex::encode(hmac(SECRET.as_bytes(), body.as_bytes()));
+    let request = door.http.post(door.url("/hooks/meta")).header("content-type", "application/json");
+    let (status, answer) = said(request.header("x-hub-signature-256", format!("sha256={signature}")).body(body)).await;
+    assert_eq!(status, 413, "{answer}");
+    let decision = eventually("a decision too_many_events", || async {
+        door.all("/decisions").await.into_iter().find(|d| d["code"] == "too_many_events")
+    })
+    .await;
+    assert!(decision["reason"].as_str().unwrap().contains("at most 10000"), "{decision}");
+    assert!(door.all("/events").await.is_empty() && agent.calls().is_empty());
 }
