@@ -23,8 +23,20 @@ const PROCESS: &str = "a_payload_becomes_no_argument_no_variable_and_no_file";
 const OPEN: &str = "nothing_is_open_without_its_key_and_nothing_secret_is_logged";
 
 /// What went wrong, where it did or who guards against it, and the file and the test here that would fail.
-const ROWS: [(&str, &str, &str, &str); 26] = [
+const ROWS: [(&str, &str, &str, &str); 28] = [
     ("a body is read before the check", "webhook#756", "requests", STRANGERS),
+    (
+        "a captured delivery under another type or rule",
+        "found by our own attack",
+        "requests",
+        "a_captured_delivery_runs_once_under_every_type_and_rule",
+    ),
+    (
+        "one request with events without end",
+        "found by our own attack",
+        "requests",
+        "a_batch_of_too_many_events_is_refused_with_the_limit",
+    ),
     ("content types confuse parsers", "CVE-2026-21858", "requests", "a_content_type_changes_no_reading"),
     (
         "a missing or empty secret means open",
