@@ -2,6 +2,7 @@
 
 mod forward;
 mod keys;
+mod queued;
 pub mod upstream;
 
 use aws_lc_rs::hmac;
