@@ -128,7 +128,7 @@ impl Whole {
         (webhook, verifier): (&Webhook, &Verifier),
         ring: Ring<'_>,
     ) -> Result<Vec<Letter>, Box<Early>> {
-        let kept = webhook.kept_headers.of(ring.request.headers);
+        let mut kept = webhook.kept_headers.of(ring.request.headers);
         match self {
             Self::Plain(body, view) => {
                 // A batch is signed as one, and told apart element by element.
@@ -137,15 +137,17 @@ impl Whole {
                     let content = verifier.signed_content(&ring.request).map(Bytes::from);
                     beside(source, (webhook, verifier), &ring.request, content.unwrap_or_else(|| body.raw().clone()))
                 });
-                let plain = |Part { own, view, beside }: Part| {
+                let mut plain = |Part { own, view, beside }: Part| {
                     // Labels are the event's own: an id that stands beside the list would be one for all of them.
                     let labels = webhook.preset.labels(&ring.request, &view);
                     let as_sent = content.clone().unwrap_or_else(|| own.raw().clone());
                     let (body, view) = beside.unwrap_or((own, view));
                     let body = without_secrets(webhook, body)?;
-                    Ok(Letter { labels, headers: kept.clone(), body, view, as_sent })
+                    // Every element of a batch has them; the one event of a request takes them.
+                    let headers = if is_one { std::mem::take(&mut kept) } else { kept.clone() };
+                    Ok(Letter { labels, headers, body, view, as_sent })
                 };
-                split(source, webhook, body, view)?.into_iter().map(plain).collect()
+                split(source, webhook, body, view)?.into_iter().map(&mut plain).collect()
             }
             Self::Events(events, form) => {
                 let is_one = form != cloudevents::Form::Batch;

@@ -101,6 +101,12 @@ impl Preset {
 }
 
 fn printable(bytes: &[u8]) -> String {
+    // What nearly every header is: looked at once and copied whole.
+    if let Ok(text) = std::str::from_utf8(bytes)
+        && !text.chars().any(char::is_control)
+    {
+        return text.to_owned();
+    }
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {

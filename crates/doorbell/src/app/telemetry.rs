@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// What is logged unless `DOORBELL_LOG` says otherwise.
@@ -44,16 +45,17 @@ pub struct BadFilter {
 pub fn logs(filter: Option<&str>, format: LogFormat) -> Result<(), BadFilter> {
     let text = filter.unwrap_or(DEFAULT_FILTER);
     let bad = |why: &dyn std::fmt::Display| BadFilter { filter: text.to_owned(), why: why.to_string() };
-    let filter = EnvFilter::try_new(text).map_err(|e| bad(&e))?;
+    // Not an `EnvFilter`: we have no spans that it could look into, and its regular expressions stay in memory for good.
+    let filter: Targets = text.parse().map_err(|e| bad(&e))?;
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE)
         .with_ansi(std::io::stderr().is_terminal());
     // Another subscriber is the embedding program's; it is left alone.
     let _ = match format {
-        LogFormat::Text => lines.with_target(false).finish().try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+        LogFormat::Text => lines.with_target(false).finish().with(filter).try_init(),
+        LogFormat::Json => lines.json().flatten_event(true).finish().with(filter).try_init(),
     };
     Ok(())
 }

@@ -21,8 +21,8 @@ use doorbell_core::ports::StoreError;
 use super::backup::parent;
 use super::lock::beside;
 
-/// A file that is longer ends its lap.
-const LAP_BYTES: u64 = 8 * 1024 * 1024;
+/// A file that is longer ends its lap. Two such files are made at every start.
+const LAP_BYTES: u64 = 4 * 1024 * 1024;
 /// Tag of the format, tag of the store, number of the lap, checksum.
 const HEADER_BYTES: usize = 8 + 8 + 8 + 4;
 const MAGIC: &[u8; 8] = b"DBACK\0\0\x01";
@@ -92,6 +92,16 @@ impl AckLog {
         let lap = laps.last().map_or(0, |(lap, _)| *lap).wrapping_add(drawn);
         let log = Self { files, paths, active: 0, tag, lap, at: 0, buffer: Vec::new(), resting: None };
         Ok((log, standing(laps.into_iter().flat_map(|(_, records)| records))))
+    }
+
+    /// Makes both files as long as a lap, so that none has to grow while a sender waits.
+    pub(super) fn fill(&self) {
+        for (file, path) in self.files.iter().zip(&self.paths) {
+            if let Err(error) = fill(file) {
+                // It grows as it is written, then: slower, and as safe.
+                tracing::debug!(error = %error, path = %path.display(), "The ack log was not made long beforehand.");
+            }
+        }
     }
 
     /// Whether `bytes` more fit into this lap.
@@ -222,9 +232,36 @@ fn checksum(lap: u64, header: &[u8; RECORD_HEADER_BYTES], events: &[u8]) -> u32 
     hasher.finalize()
 }
 
+/// Makes the file as long as a lap, with zeros after what it holds: an fsync of a file that does not grow has no blocks to
+/// find and no length to write down. Zeros that are really written, since blocks that are only set aside are turned into
+/// written ones one by one, at the same cost. If there is no room for them, they are taken away again.
+fn fill(file: &File) -> io::Result<()> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let length = file.metadata()?.len();
+    let mut at = length;
+    let mut write = || -> io::Result<()> {
+        while at < LAP_BYTES {
+            let count = (LAP_BYTES - at).min(ZEROS.len() as u64);
+            file.write_all_at(&ZEROS[..count as usize], at)?;
+            at += count;
+        }
+        file.sync_all()
+    };
+    if length >= LAP_BYTES {
+        return Ok(());
+    }
+    write().inspect_err(|_| drop(file.set_len(length)))
+}
+
+/// What a file holds; nothing if it does not begin with a header.
 fn read(file: &File) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).unwrap_or(0)];
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    let mut bytes = vec![0; length.min(HEADER_BYTES)];
     file.read_exact_at(&mut bytes, 0)?;
+    if Header::read(&bytes).is_some() {
+        bytes.resize(length, 0);
+        file.read_exact_at(&mut bytes, 0)?;
+    }
     Ok(bytes)
 }
 
@@ -344,6 +381,22 @@ mod tests {
         log.commit().unwrap();
         let another = Record { first_event: 3, first_run: 30, at: 5, events: b"another".to_vec() };
         assert_eq!(open(&path).1, [record(1), record(2), another]);
+    }
+
+    #[test]
+    fn a_file_that_is_made_long_keeps_what_it_holds_and_grows_no_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("d.db");
+        let (mut log, _) = open(&path);
+        put(&mut log, 1);
+        log.fill();
+        put(&mut log, 2);
+        assert!(log.switch(0, 1));
+        put(&mut log, 3);
+        for suffix in SUFFIXES {
+            assert_eq!(std::fs::metadata(beside(&path, suffix)).unwrap().len(), LAP_BYTES);
+        }
+        assert_eq!(open(&path).1, [record(1), record(2), record(3)]);
     }
 
     #[test]

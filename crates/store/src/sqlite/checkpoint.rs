@@ -23,8 +23,9 @@ use super::lock::beside;
 use super::{Shared, schema};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Frames (pages) not yet moved that make a passive checkpoint worth its fsync: 16 MiB.
-const WORTH_MOVING: i64 = 2_000;
+/// Frames (pages) not yet moved that make a passive checkpoint worth its fsyncs: 1 MiB. Small on purpose: the disk is busy
+/// while they are written, and whoever waits for the ack log's fsync waits behind them.
+const WORTH_MOVING: i64 = 128;
 /// Frames the writer may be asked to move between two batches: some milliseconds.
 const LITTLE: i64 = 1_000;
 /// Log size from which it is worth resetting: 64 MiB.

@@ -189,11 +189,10 @@ impl SqliteStore {
             progress: Mutex::default(),
         });
         shared.keep(&options.retention);
-        let connections =
-            (0..options.readers.max(1)).map(|_| schema::open_reader(&path)).collect::<Result<Vec<_>, _>>()?;
-        let claim_reader = Arc::new(Readers::new(vec![schema::open_reader(&path)?], shared.clone()));
+        let claim_reader = Arc::new(Readers::new(&path, 1, shared.clone()));
         let (steps, waiting) = mpsc::channel(WAITING_MAX);
         let (log, logged) = acklog::AckLog::open(&path, shared.identity.tag)?;
+        log.fill();
         let writer = Writer {
             conn,
             steps: waiting,
@@ -210,7 +209,7 @@ impl SqliteStore {
             .spawn(move || writer.run(book, &opened))
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
         said.recv().map_err(|_| StoreError::Closed)??;
-        let readers = Arc::new(Readers::new(connections, shared.clone()));
+        let readers = Arc::new(Readers::new(&path, options.readers.max(1), shared.clone()));
         Ok(Arc::new(Self { path, shared, steps, readers, claim_reader }))
     }
 

@@ -1,6 +1,7 @@
 //! Reading: a small pool of connections that cannot write, used from blocking tasks, and how rows become events and runs.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,10 +15,11 @@ use tokio::sync::Semaphore;
 
 use super::book::{Names, time};
 use super::errors::{Fail, corrupt, sort};
-use super::{Shared, entry, finish, lane, rows};
+use super::{Shared, entry, finish, lane, rows, schema};
 
-/// Connections that only read.
+/// Connections that only read, opened when they are first needed: an idle program holds none for busy times.
 pub(super) struct Readers {
+    path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     free: Semaphore,
     shared: Arc<Shared>,
@@ -31,8 +33,9 @@ pub(super) struct View<'v> {
 }
 
 impl Readers {
-    pub(super) fn new(connections: Vec<Connection>, shared: Arc<Shared>) -> Self {
-        Self { free: Semaphore::new(connections.len()), idle: Mutex::new(connections), shared }
+    /// Up to `most` connections to the database at `path`.
+    pub(super) fn new(path: &Path, most: usize, shared: Arc<Shared>) -> Self {
+        Self { path: path.to_owned(), free: Semaphore::new(most), idle: Mutex::default(), shared }
     }
 
     /// Runs `work` on a connection of the pool, on a thread that may block. All of it sees one state of the store.
@@ -43,7 +46,8 @@ impl Readers {
         let _place = self.free.acquire().await.map_err(|_| StoreError::Closed)?;
         let pool = self.clone();
         let task = tokio::task::spawn_blocking(move || {
-            let conn = pool.idle.lock().ok().and_then(|mut idle| idle.pop()).ok_or(StoreError::Closed)?;
+            let idle = pool.idle.lock().ok().and_then(|mut idle| idle.pop());
+            let conn = idle.map_or_else(|| schema::open_reader(&pool.path), Ok)?;
             let said = pool.view(&conn, work);
             if let Err(error @ StoreError::Fatal(_)) = &said {
                 pool.shared.fail_for_good(error);

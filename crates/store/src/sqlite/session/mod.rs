@@ -246,16 +246,25 @@ impl<'c> Session<'c> {
     fn commit_batch(&mut self, batch: &mut Vec<Box<dyn Step>>, space: &mut Space) {
         let begun = Instant::now();
         let size = batch.len();
-        if !self.log(batch, space) {
+        let logged = self.log(batch, space);
+        if !logged {
             let notes = self.shared.notes.take();
             self.settle(batch, &notes, space);
         }
-        metrics::histogram!("doorbell_commit_size").record(size as f64);
-        metrics::histogram!("doorbell_commit_seconds").record(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed();
         self.shared.pending.store(self.pending.records.len(), Ordering::Release);
-        // Notices first: whoever listens from after an answer on hears nothing that went before it.
-        self.tell();
-        batch.drain(..).for_each(Step::answer);
+        if logged {
+            // Senders first: each wake-up before theirs takes the processor from their answers. All that is told of new
+            // events is that their runs are queued, which misleads nobody who hears it late.
+            batch.drain(..).for_each(Step::answer);
+            self.tell();
+        } else {
+            // Notices first: whoever listens from after an answer on hears nothing that went before it.
+            self.tell();
+            batch.drain(..).for_each(Step::answer);
+        }
+        metrics::histogram!("doorbell_commit_size").record(size as f64);
+        metrics::histogram!("doorbell_commit_seconds").record(took.as_secs_f64());
     }
 
     /// Writes what is noted and what is owed. Nobody waits for the disk here: the ack log has the one, and the other may be
