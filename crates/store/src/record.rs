@@ -195,6 +195,11 @@ pub(crate) fn within(at: Timestamp, now: Timestamp, window: std::time::Duration)
 pub(crate) fn duplicate_decision(event: &NewEvent, first: EventId, by: SeenBy, at: Timestamp) -> NewDecision {
     let (code, reason, seen) = match by {
         SeenBy::Key => ("duplicate", "This delivery was seen before: its key is known.", "its key"),
+        SeenBy::Replay if event.facts.sender_id.is_none() => (
+            "replayed_body",
+            "This body was seen a short time ago, and no id of the sender's tells the two apart; replay the first event if it is meant twice.",
+            "its body",
+        ),
         SeenBy::Replay => (
             "replayed_body",
             "This body was seen a short time ago under another id; replay the first event if it is meant twice.",
