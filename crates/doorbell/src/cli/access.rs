@@ -43,7 +43,19 @@ impl Access {
     /// If the file cannot be read or the address makes no sense.
     pub(super) fn client(&self, env: &Env) -> Result<Client> {
         let (url, token) = self.resolve(env)?;
-        Client::new(url, token)
+        Client::new(url, self.whence(env), token)
+    }
+
+    /// Where the address is from, for the failure that nobody answers there; as [`Access::resolve`] takes it.
+    fn whence(&self, env: &Env) -> String {
+        let set = |name: &str| env.get(name).is_some_and(|v| !v.is_empty());
+        match (&self.url, self.config_file()) {
+            (Some(_), _) => "the address of --url".to_owned(),
+            (None, _) if self.config.is_none() && set("DOORBELL_URL") => "the address of DOORBELL_URL".to_owned(),
+            (None, _) if set("DOORBELL_LISTEN") => "the address of DOORBELL_LISTEN".to_owned(),
+            (None, Some(file)) => format!("the address of {}", file.display()),
+            (None, None) => format!("the usual address: there is no {DEFAULT_CONFIG} here"),
+        }
     }
 
     /// The configuration file: the one named, else `doorbell.toml` if it is there.
@@ -146,7 +158,7 @@ impl Server {
             })?;
         if address.port() == 0 {
             return Err(Fault::usage("the server listens on a port that the system chose")
-                .advice("Take it from the server's log and give it with `--url http://127.0.0.1:PORT`.")
+                .advice("Take it from what the server printed and give it with `--url http://127.0.0.1:PORT`.")
                 .into());
         }
         let host = match address.ip() {

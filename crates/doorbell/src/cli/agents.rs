@@ -6,6 +6,7 @@ use doorbell_core::Name;
 use serde_json::json;
 
 use super::Context;
+use super::contracts;
 use super::card::Card;
 use super::fault::Exit;
 use super::list::{Asking, Listing, Paging, each};
@@ -66,9 +67,13 @@ pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
     match verb {
         Verb::List(paging) => {
             let empty = "There are no agents: add an [agents.NAME] table to doorbell.toml.";
-            Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
+            let exit = Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
                 .print(cx, &client, &paging, args.asking.format)
-                .await
+                .await?;
+            if !args.asking.format.json {
+                contracts::forwards(cx, &client).await?;
+            }
+            Ok(exit)
         }
         Verb::Show { name } => show(cx, &args.asking, &name).await,
         Verb::Pause { names } => {

@@ -84,12 +84,21 @@ pub(super) async fn restore(args: RestoreArgs, cx: &Context) -> Result<Exit> {
         std::fs::create_dir_all(dir).map_err(|e| Fault::new(format!("cannot make {}", dir.display())).cause(e))?;
     }
     let (from, to, clock) = (args.file.clone(), store.clone(), cx.clock.clone());
-    blocking(move || doorbell_store::restore(&from, &to, &clock)).await.map_err(|e| failed("the restore failed", e))?;
+    let restored = blocking(move || doorbell_store::restore(&from, &to, &clock)).await;
+    restored.map_err(|error| match &error {
+        // Found before the backup is looked at: a server holds the store, or it is there already.
+        StoreError::Conflict(_) if store.exists() => Fault::new("the restore failed").cause(error).advice(format!(
+            "Nothing was changed. Stop the server if it runs, move the old store away with the files beside it (mkdir old && mv \
+             {}* old/), then restore again.",
+            store.display()
+        )),
+        _ => failed("the restore failed", error),
+    })?;
     if args.without_secrets {
         let left = without_secrets(&store, cx)
             .await
             .map_err(|e| Fault::new("it is restored, and its stored secrets could not be left out").cause(e))?;
-        cx.screen.remark(format!("{left} stored secrets were left out."));
+        cx.screen.remark(format!("Stored secrets left out: {left}."));
     }
     cx.screen.line(format!("{} is restored from {}; start the server", store.display(), args.file.display()))?;
     Ok(Exit::Ok)

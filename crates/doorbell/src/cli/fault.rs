@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use owo_colors::OwoColorize as _;
 
-use super::screen::Closed;
+use super::screen::{Closed, Screen};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +86,9 @@ pub(crate) fn report(error: &anyhow::Error, no_colour: bool) -> ExitCode {
     }
     let colour = !no_colour && std::io::stderr().is_terminal();
     let (text, exit) = describe(error, colour);
+    let screen = Screen::of_errors();
+    let wrapped = text.lines().map(|line| screen.wrapped(line, if line.starts_with(' ') { BECAUSE.len() } else { 0 }) + "\n");
+    let text: String = wrapped.collect();
     // Nobody is left to be told if standard error is closed too.
     let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
     exit.into()
@@ -96,6 +99,9 @@ pub(crate) fn describe_short(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Before a cause; what it goes on with stands below.
+const BECAUSE: &str = "  because: ";
+
 /// The whole block with its exit code.
 pub(super) fn describe(error: &anyhow::Error, colour: bool) -> (String, Exit) {
     let label = if colour { "error:".red().bold().to_string() } else { "error:".into() };
@@ -105,7 +111,7 @@ pub(super) fn describe(error: &anyhow::Error, colour: bool) -> (String, Exit) {
         let cause = cause.to_string();
         // Several crates repeat their cause in their own text.
         if !said.contains(&cause) {
-            text.push_str(&format!("  because: {}\n", cause.replace('\n', "\n           ")));
+            text.push_str(&format!("{BECAUSE}{}\n", cause.replace('\n', "\n           ")));
         }
         said.push_str(&cause);
     }

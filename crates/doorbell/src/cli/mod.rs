@@ -10,6 +10,7 @@ mod card;
 mod check;
 mod client;
 mod completions;
+mod contracts;
 mod decisions;
 mod demo;
 mod events;
@@ -100,6 +101,8 @@ enum Command {
     Sources(sources::SourcesArgs),
     /// Which events start which agent: list, show, enable, disable
     Triggers(triggers::TriggersArgs),
+    /// The wires of other systems that are served: list
+    Contracts(contracts::ContractsArgs),
     /// API keys for others than the admin: list, show, create, rotate, revoke
     Keys(keys::KeysArgs),
     /// Secrets that the server keeps, sealed: list, set, rotate, remove
@@ -148,6 +151,7 @@ fn dispatch(command: Command, cx: &Context) -> Result<ExitCode> {
             Command::Agents(args) => Box::pin(agents::run(args, cx)).await?,
             Command::Sources(args) => Box::pin(sources::run(args, cx)).await?,
             Command::Triggers(args) => Box::pin(triggers::run(args, cx)).await?,
+            Command::Contracts(args) => Box::pin(contracts::run(args, cx)).await?,
             Command::Keys(args) => Box::pin(keys::run(args, cx)).await?,
             Command::Secrets(args) => Box::pin(secrets::run(args, cx)).await?,
             Command::Backup(args) => Box::pin(backup::backup(args, cx)).await?,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
+use doorbell_server::contracts::CONTRACT;
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
@@ -233,24 +234,37 @@ pub(super) fn told(faults: &[Fault]) -> String {
 fn greeting(app: &App) -> String {
     let url = app.url();
     let catalog = app.house().catalog();
-    let mut lines = vec![format!("Doorbell listens on {url} ({})", app.addr())];
+    let mut lines = vec![match app.addr() {
+        everywhere if everywhere.ip().is_unspecified() => format!("Doorbell listens on {url} ({everywhere})"),
+        _ => format!("Doorbell listens on {url}"),
+    }];
+    let mut row = |label: &str, text: String| lines.push(format!("  {label:<9} {text}"));
     for source in catalog.sources.values() {
-        if let Some(webhook) = source.webhook() {
-            let triggers: Vec<&str> = source.triggers.iter().map(|t| t.name.as_str()).collect();
-            let to = if triggers.is_empty() { "no trigger".to_owned() } else { triggers.join(", ") };
-            lines.push(format!("  webhook  {url}{}  ({} -> {to})", webhook.path, webhook.preset.name));
-        }
+        // What only a contract rings lets nobody in on its own path.
+        let Some(webhook) = source.webhook().filter(|w| w.preset.id != CONTRACT) else { continue };
+        let triggers: Vec<&str> = source.triggers.iter().map(|t| t.name.as_str()).collect();
+        let to = if triggers.is_empty() { "no trigger".to_owned() } else { triggers.join(", ") };
+        row("webhook", format!("{url}{}  ({} -> {to})", webhook.path, webhook.preset.name));
     }
-    lines.push(format!("  API      {url}/api/v1  (described at {url}/docs)"));
-    lines.push(format!("  health   {url}/health, {url}/ready, {url}/metrics"));
-    lines.push(match app.token_place() {
-        TokenPlace::Given => "  token    the admin token of the configuration".to_owned(),
-        TokenPlace::File(path) => format!("  token    in {}", path.display()),
-        TokenPlace::Made(path) => format!("  token    in {} (made just now, mode 0600)", path.display()),
-    });
-    lines.push(
-        "  log      refusals, attempts and faults; every accepted event too with DOORBELL_LOG=doorbell_core=debug,info"
-            .to_owned(),
+    for served in app.served() {
+        let base = served.listen.map_or_else(|| url.clone(), |listen| app.url_at(listen));
+        let to = match (&served.trigger, &served.forwards_to) {
+            (Some(trigger), _) => trigger.to_string(),
+            (None, Some(agent)) => format!("passed on to {agent}"),
+            (None, None) => "nobody".to_owned(),
+        };
+        row(served.contract, format!("{base}{}  ({} -> {to})", served.path, served.id));
+    }
+    row("API", format!("{url}/api/v1  (described at {url}/docs)"));
+    row("health", format!("{url}/health, /ready, /metrics"));
+    row(
+        "token",
+        match app.token_place() {
+            TokenPlace::Given => "the admin token of the configuration".to_owned(),
+            TokenPlace::File(path) => format!("in {}", path.display()),
+            TokenPlace::Made(path) => format!("in {} (made just now, mode 0600)", path.display()),
+        },
     );
+    row("log", "refusals, attempts and faults; accepted events too with DOORBELL_LOG=doorbell_core=debug,info".to_owned());
     lines.join("\n")
 }

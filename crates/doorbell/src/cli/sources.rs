@@ -66,11 +66,11 @@ enum Verb {
 
 const COLUMNS: &[Column] = &[
     Column::id("NAME", "name"),
-    Column::text("KIND", "kind"),
+    Column::text("KIND", "kind").spared(1),
     Column::text("PROVIDER", "provider"),
-    Column::text("PATH", "path"),
-    Column::switch("STATE", "enabled", "disabled", "enabled"),
-    Column::text("TRIGGERS", "triggers"),
+    Column::text("PATH", "addresses").at_least(24),
+    Column::word("STATE", "state"),
+    Column::text("TRIGGERS", "triggers").spared(2),
 ];
 
 /// Lists or shows.
@@ -114,8 +114,8 @@ async fn verb(cx: &Context, asking: &Asking, name: &Name, path: &str, done: &str
 async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let Some(source) = asking.fetch(cx, &format!("sources/{name}")).await? else { return Ok(Exit::Ok) };
     let mut card =
-        Card::new(&cx.screen, cx.clock.now(), &text(&source, "kind"), name.as_str(), &text(&source, "provider"));
-    card.members(&source, &["path", "enabled", "not_ready", "pairing_until", "triggers"]);
+        Card::new(&cx.screen, cx.clock.now(), &text(&source, "state"), name.as_str(), &text(&source, "provider"));
+    card.members(&source, &["kind", "addresses", "not_ready", "pairing_until", "triggers"]);
     card.long("Settings", member(&source, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)

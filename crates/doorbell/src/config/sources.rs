@@ -11,7 +11,7 @@ use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{Paths, PayloadKind, PayloadRule};
 use doorbell_core::ports::Retention;
-use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions};
+use doorbell_core::provider::{KeyCache, Preset, SECRET_BYTES_MIN, Scheme, VerifyOptions};
 use doorbell_core::seal::SecretName;
 use doorbell_core::source::{DedupRule, LiveVerifier, Recipe, Respond, SecretPlace, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
@@ -32,7 +32,6 @@ use super::written::{Named, SourceTable, TriggerWritten, Written};
 use super::{Cx, Sender, agentex, agents};
 
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
-pub(super) use doorbell_core::provider::SECRET_BYTES_MIN;
 /// Most senders hang up after 30 s, many after 10.
 const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
