@@ -22,7 +22,7 @@ pub(super) struct Access {
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Its address, such as http://127.0.0.1:8080 [env: DOORBELL_URL]
-    #[arg(long, value_name = "URL", global = true)]
+    #[arg(long, value_name = "URL", global = true, value_parser = address)]
     pub url: Option<Url>,
     /// Its admin token or an API key; better in the environment, where other users do not see it [env: DOORBELL_ADMIN_TOKEN]
     #[arg(long, value_name = "TOKEN", global = true)]
@@ -68,7 +68,7 @@ impl Access {
         let from_env = if self.config.is_some() { None } else { set("DOORBELL_URL") };
         let named = match (&self.url, from_env) {
             (Some(url), _) => Some(url.clone()),
-            (None, Some(text)) => Some(Url::parse(text).map_err(|e| bad_url(text, "DOORBELL_URL").cause(e))?),
+            (None, Some(text)) => Some(address(text).map_err(|_| bad_url(text))?),
             (None, None) => None,
         };
         let server = match self.config_file() {
@@ -82,9 +82,6 @@ impl Access {
             Some(url) => url,
             None => server.url(set("DOORBELL_LISTEN").map(String::as_str))?,
         };
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(bad_url(url.as_str(), "the address").into());
-        }
         // A token found in a file opens the machine it lies on; it is not sent anywhere else.
         let near = is_loopback(&url) || (self.url.is_none() && from_env.is_none());
         let token = match token {
@@ -102,8 +99,15 @@ impl Access {
     }
 }
 
-fn bad_url(text: &str, whence: &str) -> Fault {
-    Fault::usage(format!("{whence} `{text}` is not an address")).advice("Write it like http://127.0.0.1:8080.")
+/// An address of HTTP, as people write it.
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    url.ok_or_else(|| "write it like http://127.0.0.1:8080".to_owned())
+}
+
+fn bad_url(text: &str) -> Fault {
+    Fault::usage(format!("DOORBELL_URL is `{text}`, which is no address of HTTP"))
+        .advice("Write it like http://127.0.0.1:8080.")
 }
 
 /// What of the file's `[server]` table tells where it listens and what opens it.

@@ -92,7 +92,11 @@ async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let mut card =
         Card::new(&cx.screen, cx.clock.now(), &text(&agent, "state"), name.as_str(), &text(&agent, "runner"));
     card.members(&agent, &["concurrency", "timeout_seconds", "running", "queued", "waiting"]);
-    card.long("Breaker", member(&agent, "breaker"));
+    if member(&agent, "breaker").is_some() {
+        let until = member(&agent, "breaker/until").map(|_| format!(" until {}", text(&agent, "breaker/until")));
+        let (state, failures) = (text(&agent, "breaker/state"), text(&agent, "breaker/failures"));
+        card.row("breaker", format!("{state}{}, failures one after the other: {failures}", until.unwrap_or_default()));
+    }
     card.long("Settings", member(&agent, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)

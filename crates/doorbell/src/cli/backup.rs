@@ -19,18 +19,23 @@ use crate::config::StoreAt;
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
-  doorbell backup doorbell-$(date +%F).db            while the server runs, or not
+  doorbell backup doorbell-$(date +%F).db     while the server runs, or not
   doorbell backup -c /etc/doorbell/doorbell.toml /backups/doorbell.db
 
-The file is a SQLite database with everything in the store, event bodies included; keep it as safe as the store.
-Stored secrets are in it, sealed. The master key is not: keep a copy of data_dir/master.key elsewhere, or they are lost.";
+The file is a SQLite database with everything in the store, event bodies
+included: keep it as safe as the store. Stored secrets are in it, sealed. The
+master key is not: keep a copy of data_dir/master.key elsewhere, or they are
+lost.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
-  systemctl stop doorbell && mv doorbell-data/doorbell.db /elsewhere && doorbell restore backup.db
-  doorbell restore backup.db --without-secrets       the master key is lost
+  systemctl stop doorbell
+  mkdir old && mv doorbell-data/doorbell.db* old/
+  doorbell restore backup.db
+  doorbell restore backup.db --without-secrets    the master key is lost
 
-It never overwrites: move the old store away first. Stored secrets need the master key that they were sealed with.";
+It never overwrites: move the old store away first, with the files beside it.
+Stored secrets need the master key that they were sealed with.";
 
 /// Arguments of `doorbell backup`.
 #[derive(Debug, clap::Args)]
@@ -66,6 +71,10 @@ pub(super) async fn backup(args: BackupArgs, cx: &Context) -> Result<Exit> {
     if !store.is_file() {
         let what = format!("there is no store at {}", store.display());
         return Err(Fault::new(what).advice("It is made when the server first starts.").into());
+    }
+    let dir = args.file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+        return Err(Fault::usage(format!("there is no directory {}", dir.display())).advice("Make it first.").into());
     }
     let (from, to) = (store.clone(), args.file.clone());
     blocking(move || doorbell_store::backup(&from, &to)).await.map_err(|e| failed("the backup failed", e))?;

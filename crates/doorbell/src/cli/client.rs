@@ -162,7 +162,7 @@ impl Client {
                  DOORBELL_ADMIN_TOKEN), or a key that may: doorbell keys create NAME --scope read,send,operate.",
             ),
             _ if problem.get("code").is_some_and(|code| code == "secret_unfit") => fault.advice(
-                "Copy it from the sender again, whole, or make one with: openssl rand -hex 32. If it is as it should be: --force.",
+                "Copy it from the sender again, whole; where you make it yourself: openssl rand -hex 32. `--force` keeps it as it is.",
             ),
             StatusCode::UNAUTHORIZED => fault.advice(match self.token {
                 Some(_) => {

@@ -11,8 +11,8 @@ use super::table::{self, Column, member};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell contracts          what is served, at which address, and the trigger or agent behind it
-  doorbell contracts -q almyty
+  doorbell contracts              what is served, where, and what answers
+  doorbell contracts -q almyty    of one contract
 
 They are [contracts.NAME] tables of doorbell.toml: docs/contracts.md.";
 
@@ -29,7 +29,7 @@ pub(super) struct ContractsArgs {
 const COLUMNS: &[Column] = &[
     Column::text("CONTRACT", "contract"),
     Column::id("ID", "id"),
-    Column::text("LISTENER", "listen"),
+    Column::id("LISTENER", "listen"),
     Column::text("PATH", "path").at_least(24),
     Column::text("TRIGGER", "trigger"),
     Column::text("AGENT", "agent").spared(1),
@@ -40,7 +40,7 @@ const COLUMNS: &[Column] = &[
 const FORWARDS: &[Column] = &[
     Column::id("NAME", "id"),
     Column::text("PATH", "path").at_least(24),
-    Column::text("LISTENER", "listen").spared(1),
+    Column::id("LISTENER", "listen"),
     Column::text("PASSED ON TO", "forwards_to"),
 ];
 

@@ -17,9 +17,11 @@ use super::table::{Column, text};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell decisions                                 the latest answers of the door
-  doorbell decisions --kind rejected --source github  who was turned away, and why
-  doorbell decisions show dec_…                      every check, what was wanted, what was seen";
+  doorbell decisions                   the latest answers of the door
+  doorbell decisions --kind rejected --source github
+                                       who was turned away, and why
+  doorbell decisions -q paired         which senders handed over their secret
+  doorbell decisions show dec_…        every check: what was wanted, what was seen";
 
 /// Arguments of `doorbell decisions`.
 #[derive(Debug, clap::Args)]

@@ -60,12 +60,12 @@ pub struct Context {
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell demo                          see it work: nothing to set up, nothing left behind
-  doorbell init && doorbell serve        a configuration to start from, and the server
-  doorbell send github-prs               ring a trigger as its sender would
-  doorbell decisions                     why did my agent (not) run?
-  doorbell runs --state failed           what went wrong
-  doorbell runs logs -f run_…            watch an agent work
+  doorbell demo                      see it work: nothing to set up or to clean up
+  doorbell init && doorbell serve    a configuration to start from, and the server
+  doorbell send github-prs           ring a trigger as its sender would
+  doorbell decisions                 why did my agent (not) run?
+  doorbell runs --state failed       what went wrong
+  doorbell runs logs -f run_…        watch an agent work
 
 Exit codes: 0 ok, 1 failed, 2 called wrongly, 3 no Doorbell reachable.";
 

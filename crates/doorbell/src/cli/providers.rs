@@ -19,7 +19,7 @@ use super::table::{self, Column, text};
 const EXAMPLES: &str = "\
 Examples:
   doorbell providers              all of them
-  doorbell providers github       how GitHub signs, where to click, what to write into doorbell.toml";
+  doorbell providers github       how GitHub signs, and what to write";
 
 /// Arguments of `doorbell providers`.
 #[derive(Debug, clap::Args)]
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_provider_gets_the_nearest_name() {
-        let (text, exit) = super::super::fault::describe(&unknown("githb").into(), false);
+        let (text, exit) = super::super::fault::describe(&unknown("githb").into());
         assert!(text.contains("Did you mean `github`?"), "{text}");
         assert_eq!(exit, Exit::Failed);
     }

@@ -18,7 +18,7 @@ use super::table::{Column, member, text};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell secrets set stripe                       asks for it, without showing it
+  doorbell secrets set stripe             asks for it, without showing it
   pass show stripe/webhook | doorbell secrets set stripe
   doorbell secrets rotate stripe --overlap 24h < new-secret
 

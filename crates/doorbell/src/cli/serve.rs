@@ -1,5 +1,6 @@
 //! `doorbell serve`: the server, from the first line of the configuration to the last signal.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
 use doorbell_server::contracts::CONTRACT;
+use doorbell_server::contracts::agentex::KEYS;
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
@@ -246,6 +248,7 @@ fn greeting(app: &App) -> String {
         let to = if triggers.is_empty() { "no trigger".to_owned() } else { triggers.join(", ") };
         row("webhook", format!("{url}{}  ({} -> {to})", webhook.path, webhook.preset.name));
     }
+    let mut keys = BTreeSet::new();
     for served in app.served() {
         let base = served.listen.map_or_else(|| url.clone(), |listen| app.url_at(listen));
         let to = match (&served.trigger, &served.forwards_to) {
@@ -254,7 +257,9 @@ fn greeting(app: &App) -> String {
             (None, None) => "nobody".to_owned(),
         };
         row(served.contract, format!("{base}{}  ({} -> {to})", served.path, served.id));
+        keys.extend((served.contract == "agentex").then(|| format!("{base}{KEYS}  (the keys of these agents)")));
     }
+    keys.into_iter().for_each(|text| row("agentex", text));
     row("API", format!("{url}/api/v1  (described at {url}/docs)"));
     row("health", format!("{url}/health, /ready, /metrics"));
     row(

@@ -124,6 +124,15 @@ async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
 /// The newest secret alone on standard output.
 async fn reveal(cx: &Context, asking: &Asking, source: &Name) -> Result<Exit> {
     let resolved = super::resolved(&asking.config_file(), cx).await?;
+    let found = resolved.sources.iter().find(|s| s.name == *source);
+    let found = found.ok_or_else(|| {
+        let names: Vec<&str> = resolved.sources.iter().map(|s| s.name.as_str()).collect();
+        Fault::usage(format!("there is no source `{source}`")).advice(format!("There are: {}.", names.join(", ")))
+    })?;
+    if found.webhook().is_none_or(|webhook| webhook.preset.pairing.is_none()) {
+        let fault = Fault::new(format!("the sender of source `{source}` hands over no secret"));
+        return Err(fault.advice("Its secret is where the source's `secret` says; stored ones are never shown.").into());
+    }
     let StoreAt::Sqlite(file) = resolved.store;
     let settings = resolved.server;
     let name = SecretName::pairing(source);

@@ -171,7 +171,7 @@ fn value(front: &Front, name: &SecretName, value: String, force: bool) -> Result
     match unfit(front, name, &value).filter(|_| !force) {
         None => Ok(value),
         Some(why) => {
-            let detail = format!("the {name} was left as it was: {why}");
+            let detail = format!("nothing was kept: {why}");
             Err(Problem::new(StatusCode::BAD_REQUEST, "secret_unfit", detail))
         }
     }
@@ -208,7 +208,7 @@ fn unfit(front: &Front, name: &SecretName, value: &Secret) -> Option<String> {
 
 fn too_short(bytes: usize) -> String {
     let noun = if bytes == 1 { "byte" } else { "bytes" };
-    format!("it has {bytes} {noun}, and with fewer than {SECRET_BYTES_MIN} it may be guessed or is a part of the whole")
+    format!("it has {bytes} {noun}, and with fewer than {SECRET_BYTES_MIN} it may be guessed, if it is not a part of a longer one")
 }
 
 async fn put(front: &Front, name: &SecretName, value: &Secret, earlier: Earlier) -> Result<SecretShown, Problem> {
