@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Extension, State};
 use axum::Json;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use doorbell_core::keys::Right;
 use doorbell_core::ports::{QueueStats, StoreError};

@@ -49,7 +49,9 @@ impl KeyForm {
         match self {
             Self::Raw => raw(text),
             Self::Base64 => base64(text),
-            Self::Hex => hex::decode(text).map(Zeroizing::new).map_err(|_| "it should be hex digits, two for each byte"),
+            Self::Hex => {
+                hex::decode(text).map(Zeroizing::new).map_err(|_| "it should be hex digits, two for each byte")
+            }
             Self::Whsec => base64(after_prefix(text).unwrap_or(text)).map_err(|_| WHSEC),
             Self::WhsecOrRaw => after_prefix(text).map_or_else(|| raw(text), base64).map_err(|_| WHSEC),
             Self::HtmlText => Ok(Zeroizing::new(without_entities(text).into_bytes())),

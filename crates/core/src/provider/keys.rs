@@ -44,7 +44,9 @@ pub enum BadSecret {
         wanted: &'static str,
     },
     /// It makes a key that is too short.
-    #[error("the secret of provider `{provider}` has {bytes} bytes, and with fewer than {SECRET_BYTES_MIN} it may be guessed")]
+    #[error(
+        "the secret of provider `{provider}` has {bytes} bytes, and with fewer than {SECRET_BYTES_MIN} it may be guessed"
+    )]
     Short {
         /// The preset.
         provider: String,

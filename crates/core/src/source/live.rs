@@ -145,7 +145,9 @@ impl LiveVerifier {
         let recipe = &stored.recipe;
         Verifier::new(recipe.preset.clone(), std::slice::from_ref(secret), recipe.options.clone())?;
         match recipe.preset.scheme.key_bytes(secret) {
-            Some(bytes) if bytes < SECRET_BYTES_MIN => Err(BadSecret::Short { provider: recipe.preset.id.clone(), bytes }),
+            Some(bytes) if bytes < SECRET_BYTES_MIN => {
+                Err(BadSecret::Short { provider: recipe.preset.id.clone(), bytes })
+            }
             _ => Ok(()),
         }
     }

@@ -6,8 +6,8 @@ use doorbell_core::Name;
 use serde_json::json;
 
 use super::Context;
-use super::contracts;
 use super::card::Card;
+use super::contracts;
 use super::fault::Exit;
 use super::list::{Asking, Listing, Paging, each};
 use super::table::{Column, member, text};

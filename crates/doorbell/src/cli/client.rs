@@ -129,8 +129,9 @@ impl Client {
     fn unreachable(&self, error: reqwest::Error) -> Fault {
         if error.is_timeout() && !error.is_connect() {
             let what = format!("{} did not answer within {} s", self.base(), ANSWER_WITHIN.as_secs());
-            return Fault::not_reachable(what)
-                .advice("Something listens there. Look at the log of `doorbell serve`; it may be stopped or overloaded.");
+            return Fault::not_reachable(what).advice(
+                "Something listens there. Look at the log of `doorbell serve`; it may be stopped or overloaded.",
+            );
         }
         Fault::not_reachable(format!("no Doorbell answers at {} ({})", self.base(), self.whence)).cause(root(error)).advice(
             "Is `doorbell serve` running? If it is elsewhere: `--url`, `DOORBELL_URL`, or `-c` with its doorbell.toml.",
@@ -158,8 +159,8 @@ impl Client {
         let fault = Fault::new(said.to_owned());
         match status {
             StatusCode::FORBIDDEN => fault.advice(
-                "The token is a good one, and not for this. Take the admin token (data_dir/admin.token, or \
-                 DOORBELL_ADMIN_TOKEN), or a key that may: doorbell keys create NAME --scope read,send,operate.",
+                "The token is a good one, but not for this; the admin token is (data_dir/admin.token, or \
+                 DOORBELL_ADMIN_TOKEN). Where only a scope is missing, so is a key with it: doorbell keys create.",
             ),
             _ if problem.get("code").is_some_and(|code| code == "secret_unfit") => fault.advice(
                 "Copy it from the sender again, whole; where you make it yourself: openssl rand -hex 32. `--force` keeps it as it is.",

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: InitArgs, env: Env) -> Result<ExitCode> {
         file.write(&args.dir)?;
         screen.line(format_args!("wrote {}  {}", args.dir.join(&file.path).display(), file.about))?;
     }
-    screen.line(next_steps(&args.dir, &sender))?;
+    screen.line(screen.wrapped(&next_steps(&args.dir, &sender), 10))?;
     Ok(ExitCode::SUCCESS)
 }
 

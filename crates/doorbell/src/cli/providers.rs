@@ -36,9 +36,9 @@ pub(super) struct ProvidersArgs {
 
 const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
-    Column::text("NAME", "name"),
+    Column::text("NAME", "name").at_least(30),
     Column::text("SCHEME", "scheme"),
-    Column::text("KNOWN FROM", "confidence"),
+    Column::text("KNOWN FROM", "confidence").spared(1),
 ];
 
 /// Prints the list or one.

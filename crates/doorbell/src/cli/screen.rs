@@ -45,8 +45,8 @@ impl Tone {
     pub fn of(word: &str) -> Self {
         match word {
             "succeeded" | "accepted" | "handshake" | "paired" | "forwarded" => Self::Good,
-            "failed" | "rejected" | "unreadable" | "filter_error" | "unavailable" | "limited" | "secret_missing" | "secret_unusable"
-            | "secret_unreadable" => Self::Bad,
+            "failed" | "rejected" | "unreadable" | "filter_error" | "unavailable" | "limited" | "secret_missing"
+            | "secret_unusable" | "secret_unreadable" => Self::Bad,
             "running" => Self::Active,
             "queued" | "waiting" | "paused" => Self::Waiting,
             "cancelled" | "duplicate" | "ignored" | "disabled" => Self::Quiet,
@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_span_shows_its_largest_units() {
-        let shown = [0, 999, 1_250, 3_000, 12_900, 61_000, 120_000, 725_000, 3_700_000, 90_000_000, 864_000_000].map(span_ms);
+        let shown =
+            [0, 999, 1_250, 3_000, 12_900, 61_000, 120_000, 725_000, 3_700_000, 90_000_000, 864_000_000].map(span_ms);
         assert_eq!(shown, ["0ms", "999ms", "1.2s", "3s", "12s", "1m1s", "2m", "12m", "1h1m", "25h", "10d"]);
     }
 

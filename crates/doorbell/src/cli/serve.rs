@@ -61,7 +61,7 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     let resolved = match load(&args.config, &world, Purpose::Serve).await? {
         Ok(resolved) => resolved,
         Err(faults) => {
-            screen.remark(format!("{}\n", told(&faults)));
+            screen.remark(format!("{}\n", Screen::of_errors().wrapped(&told(&faults), 4)));
             let what = format!("{} cannot be used: nothing was started", args.config.display());
             return Err(Failed::new(what).advice("`doorbell check` shows the same faults.").into());
         }
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     let grace = resolved.server.shutdown_grace;
     let app = App::start(Plan { resolved, clock: world.clock.clone(), metrics: telemetry::metrics() }).await?;
     // A reader that went away is no reason to stop serving.
-    let _ = screen.line(greeting(&app));
+    let _ = screen.line(screen.wrapped(&greeting(&app), 12));
     let (hurry, end) = attend(&app, &args.config, &world, (signals, watcher)).await;
     app.stop(grace, hurry).await;
     match end {
@@ -270,6 +270,9 @@ fn greeting(app: &App) -> String {
             TokenPlace::Made(path) => format!("in {} (made just now, mode 0600)", path.display()),
         },
     );
-    row("log", "refusals, attempts and faults; accepted events too with DOORBELL_LOG=doorbell_core=debug,info".to_owned());
+    row(
+        "log",
+        "refusals, attempts and faults; accepted events too with DOORBELL_LOG=doorbell_core=debug,info".to_owned(),
+    );
     lines.join("\n")
 }

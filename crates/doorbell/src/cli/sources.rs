@@ -131,7 +131,9 @@ async fn reveal(cx: &Context, asking: &Asking, source: &Name) -> Result<Exit> {
     })?;
     if found.webhook().is_none_or(|webhook| webhook.preset.pairing.is_none()) {
         let fault = Fault::new(format!("the sender of source `{source}` hands over no secret"));
-        return Err(fault.advice("Its secret is where the source's `secret` says; stored ones are never shown.").into());
+        return Err(fault
+            .advice("Its secret is where the source's `secret` says; stored ones are never shown.")
+            .into());
     }
     let StoreAt::Sqlite(file) = resolved.store;
     let settings = resolved.server;

@@ -313,10 +313,7 @@ mod tests {
         ];
         let shown = render(&Screen::plain(), COLUMNS, &items, now);
         let shown: Vec<String> = shown.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(
-            shown,
-            ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3s ago"]
-        );
+        assert_eq!(shown, ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3s ago"]);
     }
 
     #[test]

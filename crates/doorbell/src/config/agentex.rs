@@ -10,7 +10,7 @@ use doorbell_core::allowed::Allowed;
 use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{Paths, PayloadRule};
-use doorbell_core::provider::{Preset, SECRET_BYTES_MIN, Verifier, VerifyOptions};
+use doorbell_core::provider::{Preset, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::{Name, Secret};
 use doorbell_server::contracts::CONTRACT;
@@ -23,6 +23,7 @@ use super::agents;
 use super::secrets::Secrets;
 use super::section::At;
 use super::server::{ServerSettings, above_zero, body_limit, quota, timeout};
+use super::sources::SECRET_BYTES_MIN;
 use super::values::ContractAuth;
 use super::written::{AcpAgentTable, ContractTable, Named, Written};
 

@@ -11,7 +11,7 @@ use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{Paths, PayloadKind, PayloadRule};
 use doorbell_core::ports::Retention;
-use doorbell_core::provider::{KeyCache, Preset, SECRET_BYTES_MIN, Scheme, VerifyOptions};
+use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions};
 use doorbell_core::seal::SecretName;
 use doorbell_core::source::{DedupRule, LiveVerifier, Recipe, Respond, SecretPlace, Source, Way, Webhook};
 use doorbell_core::trigger::Trigger;
@@ -32,6 +32,8 @@ use super::written::{Named, SourceTable, TriggerWritten, Written};
 use super::{Cx, Sender, agentex, agents};
 
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
+/// A shorter secret may be guessed.
+pub(super) const SECRET_BYTES_MIN: usize = 16;
 /// Most senders hang up after 30 s, many after 10.
 const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
@@ -352,13 +354,23 @@ fn allowed(given: &Given<'_>, cx: &Cx<'_>) -> Allowed {
     Allowed::new(nets, hosts)
 }
 
-/// A secret that may be guessed, or of which a part was copied.
+/// A secret that a person chose may be too short: whoever sees one signed request can try all short ones. (Those that
+/// the sender makes in a form of its own, and public keys, are as long as they have to be.)
 fn check_length(given: &Given<'_>, preset: &Preset, secrets: &[SecretPlace], cx: &Cx<'_>) {
-    let length = |place: &SecretPlace| match place {
-        SecretPlace::Given(secret) => preset.scheme.key_bytes(secret),
+    let here = |place: &SecretPlace| match place {
+        SecretPlace::Given(secret) => Some(secret.clone()),
         SecretPlace::Stored(_) => None,
     };
-    if secrets.iter().filter_map(length).any(|length| length < SECRET_BYTES_MIN) {
+    let chosen = |secret: Secret| match &preset.scheme {
+        // What tells this source's events from others is no secret.
+        scheme if scheme.fetches_keys() => None,
+        Scheme::Signed(signed) => (signed.key == KeyForm::Raw).then(|| secret.expose().len()),
+        Scheme::Token { .. } => Some(secret.expose().len()),
+        Scheme::Basic => secret.expose().split_once(':').map(|(_, password)| password.len()),
+        Scheme::Jwt(rule) => (rule.algorithm == JwtAlgorithm::Hs256).then(|| secret.expose().len()),
+        Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => None,
+    };
+    if secrets.iter().filter_map(here).filter_map(chosen).any(|length| length < SECRET_BYTES_MIN) {
         let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
         let problem = format!("a secret is shorter than {SECRET_BYTES_MIN} bytes, so it may be guessed");
         let advice =

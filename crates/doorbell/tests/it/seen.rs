@@ -83,9 +83,12 @@ async fn what_is_wrong_is_told_in_detail_only_on_this_machine_and_to_tokens_that
 
 #[tokio::test]
 async fn a_value_that_is_certainly_wrong_is_not_kept_and_the_answer_says_why() {
-    let triggers = [("github", "github"), ("hooks", "standard-webhooks"), ("game", "discord-interactions"), ("mail", "sendgrid")];
+    let triggers =
+        [("github", "github"), ("hooks", "standard-webhooks"), ("game", "discord-interactions"), ("mail", "sendgrid")];
     let triggers = triggers.map(|(name, provider)| {
-        format!("[triggers.{name}]\nagent = \"worker\"\nprovider = \"{provider}\"\nsecret = {{ stored = \"{name}\" }}\n")
+        format!(
+            "[triggers.{name}]\nagent = \"worker\"\nprovider = \"{provider}\"\nsecret = {{ stored = \"{name}\" }}\n"
+        )
     });
     let door = Door::start(&format!("{AGENT}{}", triggers.concat())).await;
     for (name, value, code, why) in [
@@ -179,7 +182,10 @@ secret = {{ env = \"TEST_SECRET\" }}
                 format!("{}  (helpdesk -> tickets)", door.url("/api/v1/agents/helpdesk/webhook")),
                 format!("{}  (alm-agent -> alm)", door.url("/agents/alm-agent/webhook")),
                 format!("http://{own}/trigger  (alerts -> tickets)"),
-                format!("{}  (reviewer -> passed on to http://127.0.0.1:9/)", door.url("/agents/forward/name/reviewer/")),
+                format!(
+                    "{}  (reviewer -> passed on to http://127.0.0.1:9/)",
+                    door.url("/agents/forward/name/reviewer/")
+                ),
                 door.url("/agent_api_keys"),
             ],
         ),
@@ -194,7 +200,11 @@ secret = {{ env = \"TEST_SECRET\" }}
         ),
         ("triggers", &triggers, vec!["datalayer/helpdesk, aether/alerts".to_owned(), "almyty/alm-agent".to_owned()]),
         ("agents", &agents, vec!["http://127.0.0.1:9/".to_owned(), "reviewer".to_owned()]),
-        ("contracts", &contracts, vec!["helpdesk".to_owned(), own.to_string(), "/agents/forward/name/reviewer/".to_owned()]),
+        (
+            "contracts",
+            &contracts,
+            vec!["helpdesk".to_owned(), own.to_string(), "/agents/forward/name/reviewer/".to_owned()],
+        ),
     ] {
         for part in wanted {
             assert!(shown.contains(&part), "{what} shows no `{part}`:\n{shown}");

@@ -208,7 +208,9 @@ fn unfit(front: &Front, name: &SecretName, value: &Secret) -> Option<String> {
 
 fn too_short(bytes: usize) -> String {
     let noun = if bytes == 1 { "byte" } else { "bytes" };
-    format!("it has {bytes} {noun}, and with fewer than {SECRET_BYTES_MIN} it may be guessed, if it is not a part of a longer one")
+    format!(
+        "it has {bytes} {noun}, and with fewer than {SECRET_BYTES_MIN} it may be guessed, if it is not a part of a longer one"
+    )
 }
 
 async fn put(front: &Front, name: &SecretName, value: &Secret, earlier: Earlier) -> Result<SecretShown, Problem> {

@@ -82,7 +82,10 @@ pub(crate) async fn list(
             && source.as_ref().is_none_or(|s| *s == t.source)
     });
     let served = front.served();
-    Ok(Json(List::cut(wanted.map(|trigger| TriggerShown::of(trigger, &front.house, &catalog, &served)).collect(), page)))
+    Ok(Json(List::cut(
+        wanted.map(|trigger| TriggerShown::of(trigger, &front.house, &catalog, &served)).collect(),
+        page,
+    )))
 }
 
 /// One trigger
