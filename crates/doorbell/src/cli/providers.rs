@@ -124,7 +124,10 @@ fn describe(preset: &Arc<Preset>) -> Value {
         "tolerance_s": preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| t.tolerance.as_secs()),
         "event_id": texts(&preset.event.id),
         "event_type": texts(&preset.event.event_type),
-        "batch": preset.payload.batch.as_ref().map(|path| format!("{}[]", path.join("."))),
+        "batch": preset.payload.batch.as_ref().map(|path| match path.is_empty() {
+            true => "the body, a list".to_owned(),
+            false => format!("{}[]", path.join(".")),
+        }),
         "handshakes": preset.handshakes.len(),
         "max_body": preset.payload.max_body,
         "setup": docs.setup,

@@ -127,7 +127,7 @@ async fn reveal(cx: &Context, asking: &Asking, source: &Name) -> Result<Exit> {
     let found = resolved.sources.iter().find(|s| s.name == *source);
     let found = found.ok_or_else(|| {
         let names: Vec<&str> = resolved.sources.iter().map(|s| s.name.as_str()).collect();
-        Fault::usage(format!("there is no source `{source}`")).advice(format!("There are: {}.", names.join(", ")))
+        Fault::new(format!("there is no source `{source}`")).advice(format!("There are: {}.", names.join(", ")))
     })?;
     if found.webhook().is_none_or(|webhook| webhook.preset.pairing.is_none()) {
         let fault = Fault::new(format!("the sender of source `{source}` hands over no secret"));

@@ -76,7 +76,13 @@ mod tests {
         for method in &METHODS {
             let text = format!("{}\n[agents.helper]\nrunner = \"process\"\ncommand = [\"true\"]\n", method.example);
             let world = World {
-                env: Arc::new([("SHOP_SECRET".into(), "0123456789abcdef0123456789abcdef".into())].into()),
+                env: Arc::new(
+                    [
+                        ("PATH".into(), "/usr/bin:/bin".into()),
+                        ("SHOP_SECRET".into(), "0123456789abcdef0123456789abcdef".into()),
+                    ]
+                    .into(),
+                ),
                 files: Arc::new(Disk),
                 fetch: Arc::new(doorbell_net::Client::new().unwrap()),
                 clock: doorbell_core::Clock::system(),
