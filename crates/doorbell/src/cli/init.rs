@@ -82,7 +82,7 @@ impl Sender {
             Some(preset) => Ok(Self { preset: preset.clone(), is_method }),
             None => {
                 let fault = Fault::usage(format!("there is no provider `{}` that init can set up", one_line(name)));
-                return Err(fault.advice(not_offered(name)).into());
+                Err(fault.advice(not_offered(name)).into())
             }
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
     let Some(name) = &args.name else {
         let mut all: Vec<Value> = provider::presets().values().map(describe).collect();
         all.extend(methods::METHODS.iter().map(methods::describe));
-        all.sort_by(|a, b| text(a, "id").cmp(&text(b, "id")));
+        all.sort_by_key(|sender| text(sender, "id"));
         if args.format.json {
             all.iter().try_for_each(|p| cx.screen.line(p))?;
         } else {
