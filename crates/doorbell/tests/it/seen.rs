@@ -169,7 +169,12 @@ secret = {{ env = \"TEST_SECRET\" }}
 "
     );
     let door = Door::start(&config).await;
-    let banner = std::fs::read_to_string(door.path().join("banner")).unwrap();
+    // It answers before it has said so.
+    let banner = eventually("it says what it serves", || async {
+        let banner = std::fs::read_to_string(door.path().join("banner")).unwrap();
+        banner.contains("DOORBELL_LOG").then_some(banner)
+    })
+    .await;
     let (_, sources) = said(&door, &["sources"], "");
     let (_, triggers) = said(&door, &["triggers"], "");
     let (_, agents) = said(&door, &["agents"], "");
