@@ -70,9 +70,14 @@ impl SecretName {
     }
 }
 
+/// For people: as the configuration calls it, or whose it is; [`SecretName::as_str`] is the place in the store.
 impl fmt::Display for SecretName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match (self.within("user"), self.within("pairing")) {
+            (Some(name), _) => write!(f, "stored secret `{name}`"),
+            (None, Some(source)) => write!(f, "secret that the sender of source `{source}` handed over"),
+            (None, None) => write!(f, "stored secret `{}`", self.0),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub enum VaultError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A secret could not be sealed or opened.
-    #[error("the stored secret `{name}`: {why}")]
+    #[error("the {name}: {why}")]
     Seal {
         /// Which one.
         name: SecretName,

@@ -44,8 +44,8 @@ fn need(method: &Method, route: &str) -> Option<(Right, About)> {
         "/runs/{id}" | "/runs/{id}/log" if read => (Right::Read, About::Run),
         "/runs/{id}/cancel" | "/runs/{id}/retry" => (Right::Operate, About::Run),
         "/runs" | "/triggers" if read => (Right::Read, About::List),
-        "/agents" | "/sources" | "/sources/{name}" | "/events" | "/events/{id}" | "/decisions" | "/decisions/{id}"
-        | "/stats"
+        "/agents" | "/contracts" | "/sources" | "/sources/{name}" | "/events" | "/events/{id}" | "/decisions"
+        | "/decisions/{id}" | "/stats"
             if read =>
         {
             (Right::Read, About::House)

@@ -18,6 +18,7 @@ use tower::ServiceExt as _;
 use crate::auth::{Failures, Uses};
 use crate::body::{Body, Budget};
 use crate::conn::{Door, Line, Serves};
+use crate::contracts::show::ServedAt;
 use crate::contracts::{self, Contracts};
 use crate::health::Probe;
 use crate::options::Options;
@@ -121,6 +122,11 @@ impl Front {
             Err(never) => match never {},
         };
         answer.map(Body::axum)
+    }
+
+    /// What wire contracts serve.
+    pub(crate) fn served(&self) -> Vec<ServedAt> {
+        self.contracts.load().shown(&self.house.catalog())
     }
 
     /// The one answer for every path that nobody listens on, noted.

@@ -1,20 +1,25 @@
 //! `/health` (alive, with the sizes of the queues) and `/ready` (takes work, or why not). Open to everybody, so both ask
-//! the store at most about once a second, however often they are asked.
+//! the store at most about once a second, however often they are asked. What `/ready` knows in detail (files, names, what the
+//! store said) it tells programs on this machine and whoever may read the API; everybody else gets codes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
+use doorbell_core::keys::Right;
 use doorbell_core::ports::{QueueStats, StoreError};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, Uri};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::auth::{self, Caller};
 use crate::front::Front;
+use crate::local::{is_from_a_page, is_on_this_machine};
+use crate::peer::{self, Peer};
 use crate::status::Phase;
 
 /// How long an answer of the store is passed on.
@@ -93,18 +98,64 @@ pub(crate) struct Ready {
     /// `ready` or `not_ready`.
     #[schema(example = "ready")]
     status: &'static str,
-    /// Why not; empty if ready.
+    /// Why not; empty if ready. `starting`, `stopping`, `store` or `breaker`; behind a colon the details, for those who get them.
     reasons: Vec<String>,
-    /// Why the last reload of the configuration did not take effect; the one before stays.
+    /// Why the last reload of the configuration did not take effect (the one before stays), or only `refused`; null if it did.
     config: Option<String>,
-    /// Sources that let nobody in, or not everybody, because a secret is not there.
+    /// Sources that let nobody in, or not everybody, because a secret is not there: which and why, or only the codes.
     sources: Vec<String>,
 }
 
+/// Who is told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Everything.
+    Details,
+    /// Codes, which name nothing.
+    Codes,
+}
+
+impl Told {
+    fn reason(self, code: &str, details: &str) -> String {
+        match self {
+            Self::Details => format!("{code}: {details}"),
+            Self::Codes => code.to_owned(),
+        }
+    }
+}
+
+/// Who asks: a program on this machine, a token that may read everything, or anybody.
+async fn told(front: &Front, peer: Peer, uri: &Uri, headers: &HeaderMap) -> Told {
+    let via = peer::via(peer.socket, &front.options.trusted_proxies);
+    if is_on_this_machine(peer.socket, via, uri, headers) && !is_from_a_page(headers) {
+        return Told::Details;
+    }
+    match auth::who(front, Some(peer.remote), headers).await {
+        Ok(Some(Caller::Admin)) => Told::Details,
+        Ok(Some(Caller::Key(key))) if key.agent.is_none() && key.may(Right::Read) => Told::Details,
+        Ok(Some(Caller::Key(_))) | Err(_) => Told::Codes,
+        Ok(None) => {
+            if auth::bearer(headers).is_some() {
+                // Counted like everywhere: else tokens could be tried here without end.
+                let _ = auth::unauthorized(front, Some(peer.remote));
+            }
+            Told::Codes
+        }
+    }
+}
+
 /// Takes work, or 503 with the reasons
+///
+/// Details only for programs on this machine and for tokens that may read everything; codes for everybody else.
 #[utoipa::path(get, path = "/ready", tag = "health",
     responses((status = 200, body = Ready), (status = 503, description = "Not now, and why", body = Ready)))]
-pub(crate) async fn ready(State(front): State<Arc<Front>>) -> Response {
+pub(crate) async fn ready(
+    State(front): State<Arc<Front>>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let told = told(&front, peer, &uri, &headers).await;
     let mut reasons = Vec::new();
     match front.status.phase() {
         Phase::Starting => reasons.push("starting".to_owned()),
@@ -112,19 +163,33 @@ pub(crate) async fn ready(State(front): State<Arc<Front>>) -> Response {
         Phase::Stopping => reasons.push("stopping".to_owned()),
     }
     if let Err(why) = front.probe.health(&front).await {
-        reasons.push(format!("store: {why}"));
+        reasons.push(told.reason("store", &why));
     }
     if front.options.ready_includes_breakers {
         let catalog = front.house.catalog();
         let broken = catalog.agents.values().filter(|agent| front.house.is_broken(agent));
-        reasons.extend(broken.map(|agent| format!("breaker: agent `{}` keeps failing", agent.name)));
+        reasons.extend(broken.map(|agent| told.reason("breaker", &format!("agent `{}` keeps failing", agent.name))));
+        reasons.dedup();
     }
     let (code, status) = match reasons.is_empty() {
         true => (StatusCode::OK, "ready"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
     };
-    let config = front.status.reload_fault().map(|why| why.to_string());
-    let sources = front.house.sources_without_secret().await;
-    let sources = sources.into_iter().map(|(source, why)| format!("source `{source}`: {why}")).collect();
+    let config = front.status.reload_fault().map(|why| match told {
+        Told::Details => why.to_string(),
+        Told::Codes => "refused".to_owned(),
+    });
+    let without = front.house.sources_without_secret().await;
+    let mut sources: Vec<String> = without
+        .into_iter()
+        .map(|(source, why)| match told {
+            Told::Details => format!("source `{source}`: {why}"),
+            Told::Codes => why.code.to_owned(),
+        })
+        .collect();
+    if told == Told::Codes {
+        sources.sort();
+        sources.dedup();
+    }
     (code, Json(Ready { status, reasons, config, sources })).into_response()
 }

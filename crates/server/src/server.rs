@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::conn::Door;
 use crate::contracts::Contracts;
+use crate::contracts::show::ServedAt;
 use crate::front::Front;
 use crate::listen::{Listening, listen};
 use crate::options::Options;
@@ -56,6 +57,11 @@ impl Server {
     pub fn set_contracts(&self, contracts: Contracts) {
         contracts.adopt(&self.front.contracts.load());
         self.front.contracts.store(Arc::new(contracts));
+    }
+
+    /// What the wire contracts serve, and where.
+    pub fn served(&self) -> Vec<ServedAt> {
+        self.front.served()
     }
 
     async fn serve_at(

@@ -17,17 +17,17 @@ pub(crate) fn no_key(id: &KeyId) -> StoreError {
 
 /// A second value where there must be one.
 pub(crate) fn secret_exists(name: &SecretName) -> StoreError {
-    StoreError::Conflict(format!("there is a secret `{name}` already"))
+    StoreError::Conflict(format!("there is a {name} already"))
 }
 
 /// More values of one name than are kept.
 pub(crate) fn too_many_values(name: &SecretName) -> StoreError {
     StoreError::Conflict(format!(
-        "secret `{name}` has {VALUES_MAX} values that are still good: wait until an overlap is over, or set it without one"
+        "the {name} has {VALUES_MAX} values that are still good: wait until an overlap is over, or set it without one"
     ))
 }
 
 /// A secret that is not there.
 pub(crate) fn no_secret(name: &SecretName) -> StoreError {
-    StoreError::NotFound(format!("secret `{name}`"))
+    StoreError::NotFound(name.to_string())
 }

@@ -194,10 +194,15 @@ pub(crate) fn within(at: Timestamp, now: Timestamp, window: std::time::Duration)
 /// What is recorded of a redelivery.
 pub(crate) fn duplicate_decision(event: &NewEvent, first: EventId, by: SeenBy, at: Timestamp) -> NewDecision {
     let (code, reason, seen) = match by {
-        SeenBy::Key => ("duplicate", "This delivery was seen before: its key is known.", "its key"),
+        SeenBy::Key => ("duplicate", "this delivery was seen before: its key is known", "its key"),
+        SeenBy::Replay if event.facts.sender_id.is_none() => (
+            "replayed_body",
+            "this body was seen a short time ago, and no id of the sender's tells the two apart; replay the first event if it is meant twice",
+            "its body",
+        ),
         SeenBy::Replay => (
             "replayed_body",
-            "This body was seen a short time ago under another id; replay the first event if it is meant twice.",
+            "this body was seen a short time ago under another id; replay the first event if it is meant twice",
             "its body",
         ),
     };
@@ -249,9 +254,9 @@ impl Record {
 /// The decision that an event is at the same time.
 pub(crate) fn decision_of(event: Event) -> Decision {
     let (code, reason) = match event.verdict {
-        Kind::FilterError => ("filter_error", "A filter could not be evaluated."),
-        Kind::Ignored => ("filter", "No trigger wanted it."),
-        _ => ("accepted", "Stored, and its runs are queued."),
+        Kind::FilterError => ("filter_error", "a filter could not be evaluated"),
+        Kind::Ignored => ("filter", "no trigger wanted it"),
+        _ => ("accepted", "stored, and its runs are queued"),
     };
     Decision {
         id: DecisionId::new(event.id.seq, event.id.store),

@@ -5,7 +5,6 @@ use super::{Answer, Early, No, Ring, UNAVAILABLE_RETRY, handshake_decision};
 use crate::decision::Check;
 use crate::house::House;
 use crate::provider::{Offer, PairingState};
-use crate::seal::SecretName;
 use crate::source::{Source, Webhook};
 
 /// The longest body that is looked into for a secret. Senders send some hundred bytes.
@@ -48,9 +47,9 @@ pub(super) async fn take(
     decision.reason =
         "the sender handed over its secret, which is kept sealed; the source is closed for pairing".into();
     if let Err(error) = house.store.record(decision).await {
-        tracing::warn!(%error, "a handshake could not be recorded");
+        tracing::warn!(%error, "A handshake could not be recorded");
     }
-    tracing::info!(source = %source.name, secret = %SecretName::pairing(&source.name), "the sender handed over its secret");
+    tracing::info!(source = %source.name, "A sender handed over its secret");
     Ok(Some(Answer::Handshake(answer)))
 }
 

@@ -96,6 +96,7 @@ pub(super) fn describe(verifier: &Verifier, verified: &Verified) -> String {
     let (id, scheme) = (&verifier.preset().id, verified.scheme());
     match verified.secret_index() {
         Some(index) => format!("{id} {scheme}, secret {}", index + 1),
+        None if !verified.is_authenticated() => "nothing: the source takes events from anybody".to_owned(),
         None => format!("{id} {scheme}"),
     }
 }

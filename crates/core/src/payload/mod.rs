@@ -142,7 +142,7 @@ pub enum Unreadable {
         fault: &'static str,
     },
     /// A batch was to be split where there is no list.
-    #[error("the body has no list at `{path}` to split into events")]
+    #[error("{}", not_a_list(.path))]
     NotAList {
         /// The path, joined with `.`; empty for the body itself.
         path: String,
@@ -156,6 +156,13 @@ pub enum Unreadable {
     /// A stored body carries a code that this version does not know.
     #[error("the stored body has the unknown format code {0}: it was written by a newer version")]
     UnknownFormat(u8),
+}
+
+fn not_a_list(path: &str) -> String {
+    match path {
+        "" => "the body is not a list, and this sender's events come as one".to_owned(),
+        path => format!("the body has no list at `{path}` to split into events"),
+    }
 }
 
 impl Unreadable {

@@ -49,9 +49,11 @@ impl KeyForm {
         match self {
             Self::Raw => raw(text),
             Self::Base64 => base64(text),
-            Self::Hex => hex::decode(text).map(Zeroizing::new).map_err(|_| "it should be hex"),
-            Self::Whsec => base64(after_prefix(text).unwrap_or(text)),
-            Self::WhsecOrRaw => after_prefix(text).map_or_else(|| raw(text), base64),
+            Self::Hex => {
+                hex::decode(text).map(Zeroizing::new).map_err(|_| "it should be hex digits, two for each byte")
+            }
+            Self::Whsec => base64(after_prefix(text).unwrap_or(text)).map_err(|_| WHSEC),
+            Self::WhsecOrRaw => after_prefix(text).map_or_else(|| raw(text), base64).map_err(|_| WHSEC),
             Self::HtmlText => Ok(Zeroizing::new(without_entities(text).into_bytes())),
             Self::NamedSha1 => match text.split_once('|') {
                 Some((name, private)) if !name.is_empty() && !private.is_empty() => {
@@ -72,6 +74,8 @@ impl KeyForm {
         }
     }
 }
+
+const WHSEC: &str = "it should be `whsec_` and base64 behind it";
 
 fn after_prefix(text: &str) -> Option<&str> {
     let text = text.strip_prefix("v1,").unwrap_or(text);

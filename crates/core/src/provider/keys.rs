@@ -9,9 +9,12 @@ use zeroize::Zeroizing;
 use super::key_form::KeyForm;
 use super::presented::Presented;
 use super::refusal::Refusal;
-use super::scheme::{Algorithm, PublicAlgorithm, Signed};
+use super::scheme::{Algorithm, JwtAlgorithm, PublicAlgorithm, Scheme, Signed};
 use super::signed::{Material, Template, Unsignable};
 use crate::Secret;
+
+/// Whoever sees one signed request can try all shorter ones. Senders' own are 20 bytes and more.
+pub const SECRET_BYTES_MIN: usize = 16;
 
 /// A secret that cannot be used. Says which one by its place in the list, never what it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +43,16 @@ pub enum BadSecret {
         /// How it should be written.
         wanted: &'static str,
     },
+    /// It makes a key that is too short.
+    #[error(
+        "the secret of provider `{provider}` has {bytes} bytes, and with fewer than {SECRET_BYTES_MIN} it may be guessed"
+    )]
+    Short {
+        /// The preset.
+        provider: String,
+        /// How long the key is.
+        bytes: usize,
+    },
     /// There is one, and nothing would ever look at it.
     #[error(
         "provider `{provider}` looks at no secret, so it would protect nothing: take `secret` out, or choose another `auth`"
@@ -48,6 +61,27 @@ pub enum BadSecret {
         /// The preset.
         provider: String,
     },
+}
+
+impl Scheme {
+    /// How many bytes the key has that `secret` stands for, where everything rests on nobody guessing it. None for what is no
+    /// secret (public keys, what tells one source's events from others), and for what cannot be read.
+    pub fn key_bytes(&self, secret: &Secret) -> Option<usize> {
+        let text = secret.expose();
+        let decoded = |form: KeyForm| form.decode(text).ok().map(|key| key.len());
+        match self {
+            scheme if scheme.fetches_keys() => None,
+            Self::Signed(signed) => match (signed.algorithm, signed.key) {
+                (Algorithm::Public(_), _) => None,
+                (_, KeyForm::NamedSha1) => text.split_once('|').map(|(_, private)| private.len()),
+                (_, form) => decoded(form),
+            },
+            Self::Jwt(rule) if rule.algorithm == JwtAlgorithm::Hs256 => decoded(rule.key),
+            Self::Token { .. } => Some(text.len()),
+            Self::Basic => text.split_once(':').map(|(_, password)| password.len()),
+            Self::Jwt(_) | Self::Sns | Self::ClientCert(_) | Self::None => None,
+        }
+    }
 }
 
 /// Secrets in the form that their scheme computes with.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 
 use crate::clock::Timestamp;
-use crate::provider::{BadSecret, Preset, Verifier, VerifyOptions};
+use crate::provider::{BadSecret, Preset, SECRET_BYTES_MIN, Verifier, VerifyOptions};
 use crate::seal::SecretName;
 use crate::secret::Secret;
 use crate::vault::Vault;
@@ -132,10 +132,24 @@ impl LiveVerifier {
             Kind::Fixed(_) => [].as_slice(),
             Kind::Stored(stored) => &stored.recipe.secrets,
         };
-        places.iter().filter_map(|place| match place {
-            SecretPlace::Stored(name) => Some(name),
-            SecretPlace::Given(_) => None,
-        })
+        places.iter().filter_map(SecretPlace::stored)
+    }
+
+    /// Whether the check could be made of this value alone, and whether that would be safe: asked before a value is kept
+    /// under the name of one of its stored secrets.
+    ///
+    /// # Errors
+    /// [`BadSecret`]; [`BadSecret::Short`] for one that may be guessed or is a part of the sender's.
+    pub fn try_secret(&self, secret: &Secret) -> Result<(), BadSecret> {
+        let Kind::Stored(stored) = &self.0 else { return Ok(()) };
+        let recipe = &stored.recipe;
+        Verifier::new(recipe.preset.clone(), std::slice::from_ref(secret), recipe.options.clone())?;
+        match recipe.preset.scheme.key_bytes(secret) {
+            Some(bytes) if bytes < SECRET_BYTES_MIN => {
+                Err(BadSecret::Short { provider: recipe.preset.id.clone(), bytes })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The check as it is now. Reads the vault only if something in it has changed since, or expired.
@@ -152,6 +166,13 @@ impl SecretPlace {
         match self {
             Self::Given(secret) => Some(secret),
             Self::Stored(_) => None,
+        }
+    }
+
+    fn stored(&self) -> Option<&SecretName> {
+        match self {
+            Self::Stored(name) => Some(name),
+            Self::Given(_) => None,
         }
     }
 }
@@ -201,12 +222,20 @@ impl Stored {
             false => Verifier::new(preset.clone(), &secrets, options.clone())
                 .map_err(|bad| NotReady { code: "secret_unusable", reason: format!("a stored secret: {bad}") }),
         };
-        // One that the sender has yet to hand over is not missed while others are there.
-        if check.is_ok() {
-            missing.retain(|name| name.within("pairing").is_none());
+        // What the sender hands over stands in for what the file names, and the other way round.
+        let mut stored = places.iter().filter_map(SecretPlace::stored);
+        let is_paired = stored.any(|name| is_handed_over(name) && !missing.contains(name));
+        if check.is_ok() && is_paired {
+            missing.clear();
+        } else if check.is_ok() {
+            missing.retain(|name| !is_handed_over(name));
         }
         Standing { version, until, check, missing }
     }
+}
+
+fn is_handed_over(name: &SecretName) -> bool {
+    name.within("pairing").is_some()
 }
 
 const UNREADABLE: &str = "secret_unreadable";
@@ -215,7 +244,11 @@ fn absent(missing: &[SecretName]) -> NotReady {
     let stored = missing.iter().find_map(|name| name.within("user"));
     let pairing = missing.iter().find_map(|name| name.within("pairing"));
     let reason = match (stored, pairing) {
-        (Some(name), _) => {
+        (Some(name), Some(source)) => format!(
+            "the sender has not handed over its secret yet (`doorbell sources pair {source}`), and the stored secret `{name}` \
+             is not there either (`doorbell secrets set {name}`)"
+        ),
+        (Some(name), None) => {
             format!("the stored secret `{name}` is not there: set it with `doorbell secrets set {name}`")
         }
         (None, Some(source)) => {

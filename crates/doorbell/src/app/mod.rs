@@ -28,6 +28,7 @@ use doorbell_core::ids::RunId;
 use doorbell_core::ports::{Store, StoreError};
 use doorbell_core::vault::{Vault, VaultError};
 use doorbell_core::worker::{Worker, WorkerOptions};
+use doorbell_server::contracts::show::ServedAt;
 use doorbell_server::{Options, Server, Status, Tls, TlsError};
 use doorbell_store::{SqliteOptions, SqliteStore};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -241,6 +242,11 @@ impl App {
         url_of(self.addr, self.tls.is_some())
     }
 
+    /// Where a contract's own listener can be reached from this machine.
+    pub fn url_at(&self, listen: SocketAddr) -> String {
+        url_of(listen, self.tls.is_some())
+    }
+
     /// The middle: store, catalog, switches.
     pub fn house(&self) -> &Arc<House> {
         &self.house
@@ -249,6 +255,11 @@ impl App {
     /// What `/ready` tells.
     pub fn status(&self) -> &Arc<Status> {
         &self.status
+    }
+
+    /// What wire contracts serve, and where.
+    pub fn served(&self) -> Vec<ServedAt> {
+        self.server.served()
     }
 
     /// What opens the API.

@@ -22,7 +22,7 @@ pub(super) struct Access {
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
     /// Its address, such as http://127.0.0.1:8080 [env: DOORBELL_URL]
-    #[arg(long, value_name = "URL", global = true)]
+    #[arg(long, value_name = "URL", global = true, value_parser = address)]
     pub url: Option<Url>,
     /// Its admin token or an API key; better in the environment, where other users do not see it [env: DOORBELL_ADMIN_TOKEN]
     #[arg(long, value_name = "TOKEN", global = true)]
@@ -43,7 +43,19 @@ impl Access {
     /// If the file cannot be read or the address makes no sense.
     pub(super) fn client(&self, env: &Env) -> Result<Client> {
         let (url, token) = self.resolve(env)?;
-        Client::new(url, token)
+        Client::new(url, self.whence(env), token)
+    }
+
+    /// Where the address is from, for the failure that nobody answers there; as [`Access::resolve`] takes it.
+    fn whence(&self, env: &Env) -> String {
+        let set = |name: &str| env.get(name).is_some_and(|v| !v.is_empty());
+        match (&self.url, self.config_file()) {
+            (Some(_), _) => "the address of --url".to_owned(),
+            (None, _) if self.config.is_none() && set("DOORBELL_URL") => "the address of DOORBELL_URL".to_owned(),
+            (None, _) if set("DOORBELL_LISTEN") => "the address of DOORBELL_LISTEN".to_owned(),
+            (None, Some(file)) => format!("the address of {}", file.display()),
+            (None, None) => format!("the usual address: there is no {DEFAULT_CONFIG} here"),
+        }
     }
 
     /// The configuration file: the one named, else `doorbell.toml` if it is there.
@@ -56,7 +68,7 @@ impl Access {
         let from_env = if self.config.is_some() { None } else { set("DOORBELL_URL") };
         let named = match (&self.url, from_env) {
             (Some(url), _) => Some(url.clone()),
-            (None, Some(text)) => Some(Url::parse(text).map_err(|e| bad_url(text, "DOORBELL_URL").cause(e))?),
+            (None, Some(text)) => Some(address(text).map_err(|_| bad_url(text))?),
             (None, None) => None,
         };
         let server = match self.config_file() {
@@ -70,9 +82,6 @@ impl Access {
             Some(url) => url,
             None => server.url(set("DOORBELL_LISTEN").map(String::as_str))?,
         };
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(bad_url(url.as_str(), "the address").into());
-        }
         // A token found in a file opens the machine it lies on; it is not sent anywhere else.
         let near = is_loopback(&url) || (self.url.is_none() && from_env.is_none());
         let token = match token {
@@ -90,8 +99,15 @@ impl Access {
     }
 }
 
-fn bad_url(text: &str, whence: &str) -> Fault {
-    Fault::usage(format!("{whence} `{text}` is not an address")).advice("Write it like http://127.0.0.1:8080.")
+/// An address of HTTP, as people write it.
+fn address(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    url.ok_or_else(|| "write it like http://127.0.0.1:8080".to_owned())
+}
+
+fn bad_url(text: &str) -> Fault {
+    Fault::usage(format!("DOORBELL_URL is `{text}`, which is no address of HTTP"))
+        .advice("Write it like http://127.0.0.1:8080.")
 }
 
 /// What of the file's `[server]` table tells where it listens and what opens it.
@@ -146,7 +162,7 @@ impl Server {
             })?;
         if address.port() == 0 {
             return Err(Fault::usage("the server listens on a port that the system chose")
-                .advice("Take it from the server's log and give it with `--url http://127.0.0.1:PORT`.")
+                .advice("Take it from what the server printed and give it with `--url http://127.0.0.1:PORT`.")
                 .into());
         }
         let host = match address.ip() {

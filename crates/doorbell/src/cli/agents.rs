@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Context;
 use super::card::Card;
+use super::contracts;
 use super::fault::Exit;
 use super::list::{Asking, Listing, Paging, each};
 use super::table::{Column, member, text};
@@ -66,9 +67,13 @@ pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
     match verb {
         Verb::List(paging) => {
             let empty = "There are no agents: add an [agents.NAME] table to doorbell.toml.";
-            Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
+            let exit = Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
                 .print(cx, &client, &paging, args.asking.format)
-                .await
+                .await?;
+            if !args.asking.format.json {
+                contracts::forwards(cx, &client).await?;
+            }
+            Ok(exit)
         }
         Verb::Show { name } => show(cx, &args.asking, &name).await,
         Verb::Pause { names } => {
@@ -87,7 +92,11 @@ async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let mut card =
         Card::new(&cx.screen, cx.clock.now(), &text(&agent, "state"), name.as_str(), &text(&agent, "runner"));
     card.members(&agent, &["concurrency", "timeout_seconds", "running", "queued", "waiting"]);
-    card.long("Breaker", member(&agent, "breaker"));
+    if member(&agent, "breaker").is_some() {
+        let until = member(&agent, "breaker/until").map(|_| format!(" until {}", text(&agent, "breaker/until")));
+        let (state, failures) = (text(&agent, "breaker/state"), text(&agent, "breaker/failures"));
+        card.row("breaker", format!("{state}{}, failures one after the other: {failures}", until.unwrap_or_default()));
+    }
     card.long("Settings", member(&agent, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)

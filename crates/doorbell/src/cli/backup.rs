@@ -19,18 +19,23 @@ use crate::config::StoreAt;
 
 const BACKUP_EXAMPLES: &str = "\
 Examples:
-  doorbell backup doorbell-$(date +%F).db            while the server runs, or not
+  doorbell backup doorbell-$(date +%F).db     while the server runs, or not
   doorbell backup -c /etc/doorbell/doorbell.toml /backups/doorbell.db
 
-The file is a SQLite database with everything in the store, event bodies included; keep it as safe as the store.
-Stored secrets are in it, sealed. The master key is not: keep a copy of data_dir/master.key elsewhere, or they are lost.";
+The file is a SQLite database with everything in the store, event bodies
+included: keep it as safe as the store. Stored secrets are in it, sealed. The
+master key is not: keep a copy of data_dir/master.key elsewhere, or they are
+lost.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:
-  systemctl stop doorbell && mv doorbell-data/doorbell.db /elsewhere && doorbell restore backup.db
-  doorbell restore backup.db --without-secrets       the master key is lost
+  systemctl stop doorbell
+  mkdir old && mv doorbell-data/doorbell.db* old/
+  doorbell restore backup.db
+  doorbell restore backup.db --without-secrets    the master key is lost
 
-It never overwrites: move the old store away first. Stored secrets need the master key that they were sealed with.";
+It never overwrites: move the old store away first, with the files beside it.
+Stored secrets need the master key that they were sealed with.";
 
 /// Arguments of `doorbell backup`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +72,10 @@ pub(super) async fn backup(args: BackupArgs, cx: &Context) -> Result<Exit> {
         let what = format!("there is no store at {}", store.display());
         return Err(Fault::new(what).advice("It is made when the server first starts.").into());
     }
+    let dir = args.file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
+        return Err(Fault::usage(format!("there is no directory {}", dir.display())).advice("Make it first.").into());
+    }
     let (from, to) = (store.clone(), args.file.clone());
     blocking(move || doorbell_store::backup(&from, &to)).await.map_err(|e| failed("the backup failed", e))?;
     let bytes = std::fs::metadata(&args.file).map(|m| m.len()).unwrap_or_default();
@@ -84,12 +93,21 @@ pub(super) async fn restore(args: RestoreArgs, cx: &Context) -> Result<Exit> {
         std::fs::create_dir_all(dir).map_err(|e| Fault::new(format!("cannot make {}", dir.display())).cause(e))?;
     }
     let (from, to, clock) = (args.file.clone(), store.clone(), cx.clock.clone());
-    blocking(move || doorbell_store::restore(&from, &to, &clock)).await.map_err(|e| failed("the restore failed", e))?;
+    let restored = blocking(move || doorbell_store::restore(&from, &to, &clock)).await;
+    restored.map_err(|error| match &error {
+        // Found before the backup is looked at: a server holds the store, or it is there already.
+        StoreError::Conflict(_) if store.exists() => Fault::new("the restore failed").cause(error).advice(format!(
+            "Nothing was changed. Stop the server if it runs, move the old store away with the files beside it (mkdir old && mv \
+             {}* old/), then restore again.",
+            store.display()
+        )),
+        _ => failed("the restore failed", error),
+    })?;
     if args.without_secrets {
         let left = without_secrets(&store, cx)
             .await
             .map_err(|e| Fault::new("it is restored, and its stored secrets could not be left out").cause(e))?;
-        cx.screen.remark(format!("{left} stored secrets were left out."));
+        cx.screen.remark(format!("Stored secrets left out: {left}."));
     }
     cx.screen.line(format!("{} is restored from {}; start the server", store.display(), args.file.display()))?;
     Ok(Exit::Ok)

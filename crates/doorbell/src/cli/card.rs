@@ -83,8 +83,10 @@ impl<'c> Card<'c> {
     fn flush(&mut self) {
         let width = self.rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
         for (label, text) in self.rows.drain(..) {
-            let label = self.screen.paint(Tone::Quiet, &format!("{label:width$}"));
-            self.lines.push(format!("  {label}  {text}"));
+            let label = format!("{label:width$}");
+            // Wrapped before it is painted: colours take no room.
+            let row = self.screen.wrapped(&format!("  {label}  {text}"), width + 4);
+            self.lines.push(row.replacen(&label, &self.screen.paint(Tone::Quiet, &label), 1));
         }
     }
 }

@@ -21,6 +21,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
+    /// Where that address is from, for people.
+    whence: String,
     token: Option<Secret>,
 }
 
@@ -29,13 +31,13 @@ impl Client {
     ///
     /// # Errors
     /// If the system's TLS roots cannot be read.
-    pub(super) fn new(base: Url, token: Option<Secret>) -> Result<Self> {
+    pub(super) fn new(base: Url, whence: impl Into<String>, token: Option<Secret>) -> Result<Self> {
         let mut http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         if is_loopback(&base) {
             http = http.no_proxy();
         }
         let http = http.build().context("cannot set up the HTTP client")?;
-        Ok(Self { http, base, token })
+        Ok(Self { http, base, whence: whence.into(), token })
     }
 
     /// Where it speaks to, without a slash at its end.
@@ -125,8 +127,14 @@ impl Client {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> Fault {
-        Fault::not_reachable(format!("no Doorbell answers at {}", self.base())).cause(root(error)).advice(
-            "Start it with `doorbell serve`, or say where it is: `--url`, `DOORBELL_URL`, or `-c` with its doorbell.toml.",
+        if error.is_timeout() && !error.is_connect() {
+            let what = format!("{} did not answer within {} s", self.base(), ANSWER_WITHIN.as_secs());
+            return Fault::not_reachable(what).advice(
+                "Something listens there. Look at the log of `doorbell serve`; it may be stopped or overloaded.",
+            );
+        }
+        Fault::not_reachable(format!("no Doorbell answers at {} ({})", self.base(), self.whence)).cause(root(error)).advice(
+            "Is `doorbell serve` running? If it is elsewhere: `--url`, `DOORBELL_URL`, or `-c` with its doorbell.toml.",
         )
     }
 
@@ -150,7 +158,14 @@ impl Client {
         };
         let fault = Fault::new(said.to_owned());
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => fault.advice(match self.token {
+            StatusCode::FORBIDDEN => fault.advice(
+                "The token is a good one, but not for this; the admin token is (data_dir/admin.token, or \
+                 DOORBELL_ADMIN_TOKEN). Where only a scope is missing, so is a key with it: doorbell keys create.",
+            ),
+            _ if problem.get("code").is_some_and(|code| code == "secret_unfit") => fault.advice(
+                "Copy it from the sender again, whole; where you make it yourself: openssl rand -hex 32. `--force` keeps it as it is.",
+            ),
+            StatusCode::UNAUTHORIZED => fault.advice(match self.token {
                 Some(_) => {
                     "The token is not this Doorbell's: it is in its data_dir/admin.token, or in DOORBELL_ADMIN_TOKEN."
                 }

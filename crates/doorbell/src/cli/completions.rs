@@ -8,7 +8,8 @@ use super::fault::Exit;
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell completions bash > ~/.local/share/bash-completion/completions/doorbell
+  doorbell completions bash > \\
+    ~/.local/share/bash-completion/completions/doorbell
   doorbell completions zsh > ~/.zfunc/_doorbell
   doorbell completions fish > ~/.config/fish/completions/doorbell.fish";
 

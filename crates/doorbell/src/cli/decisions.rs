@@ -17,9 +17,11 @@ use super::table::{Column, text};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell decisions                                 the latest answers of the door
-  doorbell decisions --kind rejected --source github  who was turned away, and why
-  doorbell decisions show dec_…                      every check, what was wanted, what was seen";
+  doorbell decisions                   the latest answers of the door
+  doorbell decisions --kind rejected --source github
+                                       who was turned away, and why
+  doorbell decisions -q paired         which senders handed over their secret
+  doorbell decisions show dec_…        every check: what was wanted, what was seen";
 
 /// Arguments of `doorbell decisions`.
 #[derive(Debug, clap::Args)]
@@ -62,10 +64,12 @@ struct ListArgs {
 
 const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
-    Column::word("DECISION", "kind"),
+    Column::word("DECISION", "kind").unless("code", "paired"),
     Column::id("SOURCE", "source"),
-    Column::text("REASON", "reason").at_least(40),
+    Column::id("CODE", "code").spared(3),
+    Column::text("REASON", "reason").at_least(32),
     Column::id("EVENT", "event_id").spared(1),
+    Column::id("FROM", "remote").spared(2),
     Column::age("WHEN", "created_at"),
 ];
 
@@ -96,7 +100,8 @@ pub(super) async fn run(args: DecisionsArgs, cx: &Context) -> Result<Exit> {
 }
 
 fn show(screen: &Screen, now: Timestamp, decision: &Value) -> String {
-    let mut card = Card::new(screen, now, &text(decision, "kind"), &text(decision, "id"), "");
+    let kind = COLUMNS[1].text_of(decision, now);
+    let mut card = Card::new(screen, now, &kind, &text(decision, "id"), "");
     card.row("why", text(decision, "reason"));
     card.members(decision, &["code", "source", "event_id", "remote"]).time(decision, "created_at");
     let checks = decision.get("checks").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -149,7 +154,7 @@ mod tests {
   why      The signature does not match any of the 1 secrets.
   code     signature_mismatch
   source   github
-  created  1970-01-01T00:00:00.000Z  (5.0s ago)
+  created  1970-01-01T00:00:00.000Z  (5s ago)
 
 Checks, in their order
   ✓ address    203.0.113.7

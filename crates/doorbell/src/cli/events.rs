@@ -15,10 +15,10 @@ use super::table::{self, Column, member, text};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell events --since 1h --decision ignored      what came in and started nothing
-  doorbell events show evt_…                        one event: who sent it, its body, its runs
-  doorbell events replay evt_… --dry-run            which runs would it start today?
-  doorbell events replay evt_… --agent other        let another agent work on it";
+  doorbell events --since 1h --decision ignored   what came and started nothing
+  doorbell events show evt_…                      who sent it, its body, its runs
+  doorbell events replay evt_… --dry-run          which runs would it start now?
+  doorbell events replay evt_… --agent other      let another agent work on it";
 
 /// Arguments of `doorbell events`.
 #[derive(Debug, clap::Args)]

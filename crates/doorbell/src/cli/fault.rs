@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use owo_colors::OwoColorize as _;
 
-use super::screen::Closed;
+use super::screen::{Closed, Screen};
 
 /// How a command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,14 @@ pub(crate) fn report(error: &anyhow::Error, no_colour: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let colour = !no_colour && std::io::stderr().is_terminal();
-    let (text, exit) = describe(error, colour);
+    let (text, exit) = describe(error);
+    let screen = Screen::of_errors();
+    let wrap = |line| screen.wrapped(line, if line.starts_with(' ') { BECAUSE.len() } else { 0 }) + "\n";
+    let mut text: String = text.lines().map(wrap).collect();
+    if colour {
+        // After it is wrapped: colours take no room.
+        text = text.replacen(LABEL, &LABEL.red().bold().to_string(), 1);
+    }
     // Nobody is left to be told if standard error is closed too.
     let _ = std::io::Write::write_all(&mut std::io::stderr().lock(), text.as_bytes());
     exit.into()
@@ -96,16 +103,20 @@ pub(crate) fn describe_short(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
+/// Before what happened.
+const LABEL: &str = "error:";
+/// Before a cause; what it goes on with stands below.
+const BECAUSE: &str = "  because: ";
+
 /// The whole block with its exit code.
-pub(super) fn describe(error: &anyhow::Error, colour: bool) -> (String, Exit) {
-    let label = if colour { "error:".red().bold().to_string() } else { "error:".into() };
-    let mut text = format!("{label} {error}\n");
+pub(super) fn describe(error: &anyhow::Error) -> (String, Exit) {
+    let mut text = format!("{LABEL} {error}\n");
     let mut said = error.to_string();
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // Several crates repeat their cause in their own text.
         if !said.contains(&cause) {
-            text.push_str(&format!("  because: {}\n", cause.replace('\n', "\n           ")));
+            text.push_str(&format!("{BECAUSE}{}\n", cause.replace('\n', "\n           ")));
         }
         said.push_str(&cause);
     }
@@ -127,7 +138,7 @@ mod tests {
         let fault = Fault::not_reachable("nobody answers at http://127.0.0.1:1")
             .cause("connection refused")
             .advice("Start it.");
-        let (text, exit) = describe(&anyhow::Error::from(fault), false);
+        let (text, exit) = describe(&anyhow::Error::from(fault));
         assert_eq!(text, "error: nobody answers at http://127.0.0.1:1\n  because: connection refused\n\nStart it.\n");
         assert_eq!(exit, Exit::NotReachable);
     }
@@ -135,7 +146,7 @@ mod tests {
     #[test]
     fn advice_and_exit_code_survive_added_context() {
         let error = Err::<(), _>(Fault::usage("no such thing").advice("Look.")).context("cannot go on").unwrap_err();
-        let (text, exit) = describe(&error, false);
+        let (text, exit) = describe(&error);
         assert_eq!(text, "error: cannot go on\n  because: no such thing\n\nLook.\n");
         assert_eq!(exit, Exit::Usage);
     }
@@ -143,6 +154,6 @@ mod tests {
     #[test]
     fn what_was_said_is_not_said_twice() {
         let error = anyhow::anyhow!("refused").context("it was refused");
-        assert_eq!(describe(&error, false).0, "error: it was refused\n");
+        assert_eq!(describe(&error).0, "error: it was refused\n");
     }
 }

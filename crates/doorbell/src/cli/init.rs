@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use doorbell_core::Secret;
 use doorbell_core::provider::{self, Algorithm, JwtAlgorithm, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
 
 use super::Env;
+use super::fault::Fault;
+use super::providers::nearest;
 use super::screen::Screen;
+use super::table::one_line;
 use crate::app::private;
 
 /// What is asked for when nobody is asked.
@@ -53,16 +56,15 @@ pub(crate) async fn run(args: InitArgs, env: Env) -> Result<ExitCode> {
     let there: Vec<String> =
         files.iter().map(|f| args.dir.join(&f.path)).filter(|p| p.exists()).map(|p| p.display().to_string()).collect();
     if !there.is_empty() {
-        bail!(
-            "{} is there already; nothing was written. Choose another directory: doorbell init DIR",
-            there.join(", ")
-        );
+        let are = if there.len() == 1 { "is" } else { "are" };
+        let what = format!("{} {are} there already, so nothing was written", there.join(" and "));
+        return Err(Fault::new(what).advice("Choose another directory: doorbell init DIR").into());
     }
     for file in &files {
         file.write(&args.dir)?;
         screen.line(format_args!("wrote {}  {}", args.dir.join(&file.path).display(), file.about))?;
     }
-    screen.line(next_steps(&args.dir, &sender))?;
+    screen.line(screen.wrapped(&next_steps(&args.dir, &sender), 10))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,8 +81,8 @@ impl Sender {
         match provider::get(name).filter(|preset| is_method || is_offered(preset)) {
             Some(preset) => Ok(Self { preset: preset.clone(), is_method }),
             None => {
-                let known: Vec<&str> = offered().map(|p| p.id.as_str()).chain(METHODS.map(|(m, _)| m)).collect();
-                bail!("there is no provider `{name}` that init can set up; use one of {}", known.join(", "))
+                let fault = Fault::usage(format!("there is no provider `{}` that init can set up", one_line(name)));
+                Err(fault.advice(not_offered(name)).into())
             }
         }
     }
@@ -112,6 +114,20 @@ impl Sender {
         };
         forms.into_iter().find(suits).with_context(|| format!("no secret can be made for {}", self.preset.name))
     }
+}
+
+/// What to do about a name that is not offered.
+fn not_offered(name: &str) -> String {
+    if let Some(preset) = provider::get(name) {
+        return format!(
+            "{} is known, and its secret cannot be made here: `doorbell providers {name}` says what to write.",
+            preset.name
+        );
+    }
+    let known: Vec<&str> = offered().map(|p| p.id.as_str()).chain(METHODS.map(|(m, _)| m)).collect();
+    let near = nearest(name, &known);
+    let all = "`doorbell providers` lists all senders; for one that is not there take `hmac` or `bearer`.";
+    if near.is_empty() { all.to_owned() } else { format!("Did you mean {}? {all}", near.join(" or ")) }
 }
 
 fn offered() -> impl Iterator<Item = &'static Arc<Preset>> {

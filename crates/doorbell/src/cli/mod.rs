@@ -10,6 +10,7 @@ mod card;
 mod check;
 mod client;
 mod completions;
+mod contracts;
 mod decisions;
 mod demo;
 mod events;
@@ -59,12 +60,12 @@ pub struct Context {
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell demo                          see it work: nothing to set up, nothing left behind
-  doorbell init && doorbell serve        a configuration to start from, and the server
-  doorbell send github-prs               ring a trigger as its sender would
-  doorbell decisions                     why did my agent (not) run?
-  doorbell runs --state failed           what went wrong
-  doorbell runs logs -f run_…            watch an agent work
+  doorbell demo                      see it work: nothing to set up or to clean up
+  doorbell init && doorbell serve    a configuration to start from, and the server
+  doorbell send github-prs           ring a trigger as its sender would
+  doorbell decisions                 why did my agent (not) run?
+  doorbell runs --state failed       what went wrong
+  doorbell runs logs -f run_…        watch an agent work
 
 Exit codes: 0 ok, 1 failed, 2 called wrongly, 3 no Doorbell reachable.";
 
@@ -100,6 +101,8 @@ enum Command {
     Sources(sources::SourcesArgs),
     /// Which events start which agent: list, show, enable, disable
     Triggers(triggers::TriggersArgs),
+    /// The wires of other systems that are served: list
+    Contracts(contracts::ContractsArgs),
     /// API keys for others than the admin: list, show, create, rotate, revoke
     Keys(keys::KeysArgs),
     /// Secrets that the server keeps, sealed: list, set, rotate, remove
@@ -148,6 +151,7 @@ fn dispatch(command: Command, cx: &Context) -> Result<ExitCode> {
             Command::Agents(args) => Box::pin(agents::run(args, cx)).await?,
             Command::Sources(args) => Box::pin(sources::run(args, cx)).await?,
             Command::Triggers(args) => Box::pin(triggers::run(args, cx)).await?,
+            Command::Contracts(args) => Box::pin(contracts::run(args, cx)).await?,
             Command::Keys(args) => Box::pin(keys::run(args, cx)).await?,
             Command::Secrets(args) => Box::pin(secrets::run(args, cx)).await?,
             Command::Backup(args) => Box::pin(backup::backup(args, cx)).await?,

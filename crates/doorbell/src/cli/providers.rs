@@ -1,5 +1,6 @@
 //! `doorbell providers`: the senders that Doorbell knows, from the presets built into it. Needs no server.
 
+mod methods;
 mod page;
 
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use super::card::Card;
 use super::fault::{Exit, Fault};
 use super::list::Format;
 use super::screen::span_ms;
-use super::table::{self, Column};
+use super::table::{self, Column, text};
 
 const EXAMPLES: &str = "\
 Examples:
   doorbell providers              all of them
-  doorbell providers github       how GitHub signs, where to click, what to write into doorbell.toml";
+  doorbell providers github       how GitHub signs, and what to write";
 
 /// Arguments of `doorbell providers`.
 #[derive(Debug, clap::Args)]
@@ -35,9 +36,9 @@ pub(super) struct ProvidersArgs {
 
 const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
-    Column::text("NAME", "name"),
+    Column::text("NAME", "name").at_least(30),
     Column::text("SCHEME", "scheme"),
-    Column::text("KNOWN FROM", "confidence"),
+    Column::text("KNOWN FROM", "confidence").spared(1),
 ];
 
 /// Prints the list or one.
@@ -50,7 +51,9 @@ pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
         return Ok(Exit::Ok);
     }
     let Some(name) = &args.name else {
-        let all: Vec<Value> = provider::presets().values().map(describe).collect();
+        let mut all: Vec<Value> = provider::presets().values().map(describe).collect();
+        all.extend(methods::METHODS.iter().map(methods::describe));
+        all.sort_by_key(|sender| text(sender, "id"));
         if args.format.json {
             all.iter().try_for_each(|p| cx.screen.line(p))?;
         } else {
@@ -58,6 +61,13 @@ pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
         }
         return Ok(Exit::Ok);
     };
+    if let Some(method) = methods::get(name) {
+        match args.format.json {
+            true => cx.screen.line(methods::describe(method))?,
+            false => cx.screen.line(show_method(cx, method))?,
+        }
+        return Ok(Exit::Ok);
+    }
     let preset = provider::get(name).ok_or_else(|| unknown(name))?;
     if args.format.json {
         cx.screen.line(describe(preset))?;
@@ -69,12 +79,36 @@ pub(super) fn run(args: &ProvidersArgs, cx: &Context) -> Result<Exit> {
 
 fn unknown(name: &str) -> Fault {
     let fault = Fault::new(format!("there is no provider `{}`", table::one_line(name)));
-    match provider::nearest(name) {
-        Some(near) => fault.advice(format!("Did you mean `{near}`? `doorbell providers` lists all.")),
-        None => fault.advice(
+    let presets = provider::presets().keys().map(String::as_str);
+    let known: Vec<&str> = presets.chain(methods::METHODS.iter().map(|m| m.id)).collect();
+    match nearest(name, &known) {
+        near if near.is_empty() => fault.advice(
             "`doorbell providers` lists all. For any other sender use `standard-webhooks`, `hmac` or `bearer`, or describe it in [sources.NAME.custom].",
         ),
+        near => fault.advice(format!("Did you mean {}? `doorbell providers` lists all.", near.join(" or "))),
     }
+}
+
+/// The names that may be meant by `word`, in backticks: those that have it in them, else the nearest in spelling.
+pub(super) fn nearest(word: &str, known: &[&str]) -> Vec<String> {
+    /// More would be the list again.
+    const MOST: usize = 5;
+    let word = word.to_ascii_lowercase();
+    let parts = |name: &&&str| word.len() > 2 && name.contains(&word);
+    let mut found: Vec<&str> = known.iter().filter(parts).copied().take(MOST).collect();
+    if found.is_empty() {
+        let far = |name: &str| strsim::damerau_levenshtein(&word, name);
+        let least = known.iter().map(|name| far(name)).min().filter(|least| *least <= 1 + word.len() / 3);
+        found = known.iter().filter(|name| Some(far(name)) == least).copied().take(MOST).collect();
+    }
+    found.into_iter().map(|name| format!("`{name}`")).collect()
+}
+
+fn show_method(cx: &Context, method: &methods::Method) -> String {
+    let mut card = Card::new(&cx.screen, cx.clock.now(), "", method.id, method.name);
+    card.row("scheme", method.scheme.to_owned()).row("notes", method.notes.to_owned());
+    card.part("In doorbell.toml", method.example.lines().map(str::to_owned).collect());
+    card.finish()
 }
 
 fn describe(preset: &Arc<Preset>) -> Value {
@@ -90,7 +124,10 @@ fn describe(preset: &Arc<Preset>) -> Value {
         "tolerance_s": preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| t.tolerance.as_secs()),
         "event_id": texts(&preset.event.id),
         "event_type": texts(&preset.event.event_type),
-        "batch": preset.payload.batch.as_ref().map(|path| format!("{}[]", path.join("."))),
+        "batch": preset.payload.batch.as_ref().map(|path| match path.is_empty() {
+            true => "the body, a list".to_owned(),
+            false => format!("{}[]", path.join(".")),
+        }),
         "handshakes": preset.handshakes.len(),
         "max_body": preset.payload.max_body,
         "setup": docs.setup,
@@ -226,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_provider_gets_the_nearest_name() {
-        let (text, exit) = super::super::fault::describe(&unknown("githb").into(), false);
+        let (text, exit) = super::super::fault::describe(&unknown("githb").into());
         assert!(text.contains("Did you mean `github`?"), "{text}");
         assert_eq!(exit, Exit::Failed);
     }

@@ -23,10 +23,11 @@ mod logs;
 const EXAMPLES: &str = "\
 Examples:
   doorbell runs --state failed --since 1d     what went wrong
-  doorbell runs show run_…                    one run: its moves, its result, what it waits for
+  doorbell runs show run_…                    its moves, result, what it waits for
   doorbell runs logs -f run_…                 watch it work
   doorbell runs wait run_… && deploy          go on when it succeeded
-  doorbell runs --state failed --all --json | jq -r .id | xargs doorbell runs retry";
+  doorbell runs --state failed --all --json | jq -r .id |
+    xargs doorbell runs retry";
 
 /// Arguments of `doorbell runs`.
 #[derive(Debug, clap::Args)]

@@ -44,8 +44,9 @@ impl Tone {
     /// Of a run state, a decision or a switch.
     pub fn of(word: &str) -> Self {
         match word {
-            "succeeded" | "accepted" | "handshake" => Self::Good,
-            "failed" | "rejected" | "unreadable" | "filter_error" | "unavailable" | "limited" => Self::Bad,
+            "succeeded" | "accepted" | "handshake" | "paired" | "forwarded" => Self::Good,
+            "failed" | "rejected" | "unreadable" | "filter_error" | "unavailable" | "limited" | "secret_missing"
+            | "secret_unusable" | "secret_unreadable" => Self::Bad,
             "running" => Self::Active,
             "queued" | "waiting" | "paused" => Self::Waiting,
             "cancelled" | "duplicate" | "ignored" | "disabled" => Self::Quiet,
@@ -74,6 +75,13 @@ impl Screen {
         let told = env.get("COLUMNS").and_then(|c| c.parse().ok());
         let width = told.or_else(|| comfy_table::Table::new().width());
         Self { colour, terminal, width: width.filter(|_| terminal) }
+    }
+
+    /// Standard error, for failures: how wide it is, without colours.
+    pub fn of_errors() -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        let width = comfy_table::Table::new().width().filter(|_| terminal);
+        Self { colour: false, terminal, width }
     }
 
     /// Plain text of any width, as when piped.
@@ -187,7 +195,8 @@ pub(super) fn span_ms(ms: u128) -> String {
     let s = ms / 1000;
     match s {
         0 => format!("{ms}ms"),
-        1..10 => format!("{s}.{}s", ms % 1000 / 100),
+        1..10 if ms % 1000 >= 100 => format!("{s}.{}s", ms % 1000 / 100),
+        1..10 => format!("{s}s"),
         10..60 => format!("{s}s"),
         60..600 => two(s / 60, "m", s % 60, "s"),
         600..3600 => format!("{}m", s / 60),
@@ -203,8 +212,9 @@ mod tests {
 
     #[test]
     fn a_span_shows_its_largest_units() {
-        let shown = [0, 999, 1_250, 12_900, 61_000, 120_000, 725_000, 3_700_000, 90_000_000, 864_000_000].map(span_ms);
-        assert_eq!(shown, ["0ms", "999ms", "1.2s", "12s", "1m1s", "2m", "12m", "1h1m", "25h", "10d"]);
+        let shown =
+            [0, 999, 1_250, 3_000, 12_900, 61_000, 120_000, 725_000, 3_700_000, 90_000_000, 864_000_000].map(span_ms);
+        assert_eq!(shown, ["0ms", "999ms", "1.2s", "3s", "12s", "1m1s", "2m", "12m", "1h1m", "25h", "10d"]);
     }
 
     #[test]

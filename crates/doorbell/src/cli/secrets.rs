@@ -18,7 +18,7 @@ use super::table::{Column, member, text};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell secrets set stripe                       asks for it, without showing it
+  doorbell secrets set stripe             asks for it, without showing it
   pass show stripe/webhook | doorbell secrets set stripe
   doorbell secrets rotate stripe --overlap 24h < new-secret
 
@@ -44,6 +44,9 @@ enum Verb {
     Set {
         /// What doorbell.toml calls it
         name: Name,
+        /// Also a value that is too short, or in no form that the sources that take it can use
+        #[arg(long)]
+        force: bool,
     },
     /// Give one another value, read from standard input; those before stay good for a while
     Rotate {
@@ -52,6 +55,9 @@ enum Verb {
         /// How long the values before stay good: 0s, 1h, 7d
         #[arg(long, value_name = "TIME", default_value = "24h", value_parser = span)]
         overlap: Duration,
+        /// Also a value that is too short, or in no form that the sources that take it can use
+        #[arg(long)]
+        force: bool,
     },
     /// Remove some: sources that need them let nobody in from then on
     Remove {
@@ -81,14 +87,14 @@ pub(super) async fn run(args: SecretsArgs, cx: &Context) -> Result<Exit> {
                 .print(cx, &client, &paging, args.asking.format)
                 .await
         }
-        Verb::Set { name } => {
+        Verb::Set { name, force } => {
             let secret = read(&name)?;
-            let body = json!({ "name": name, "value": secret.expose() });
+            let body = json!({ "name": name, "value": secret.expose(), "force": force });
             tell(cx, &args.asking, &client.post("secrets", &body).await?)
         }
-        Verb::Rotate { name, overlap } => {
+        Verb::Rotate { name, overlap, force } => {
             let secret = read(&name)?;
-            let body = json!({ "value": secret.expose(), "overlap_seconds": overlap.as_secs() });
+            let body = json!({ "value": secret.expose(), "overlap_seconds": overlap.as_secs(), "force": force });
             tell(cx, &args.asking, &client.post(&format!("secrets/{name}/rotate"), &body).await?)
         }
         Verb::Remove { names } => {
@@ -133,8 +139,8 @@ fn read(name: &Name) -> Result<Secret> {
 /// What `echo` and editors put at the end is no part of it.
 fn secret(given: Zeroizing<String>) -> Result<Secret> {
     match given.trim_end_matches(['\r', '\n']) {
-        "" => Err(Fault::usage("standard input holds no secret")
-            .advice("Pipe it in: … | doorbell secrets set NAME")
+        blank if blank.trim().is_empty() => Err(Fault::usage("no secret was given: standard input is empty or blank")
+            .advice("Pipe it in: … | doorbell secrets set NAME. Or call it on a terminal: it asks.")
             .into()),
         text if text.len() > SECRET_BYTES_MAX => {
             Err(Fault::usage(format!("a secret has at most {SECRET_BYTES_MAX} bytes")).into())

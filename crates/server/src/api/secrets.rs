@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use doorbell_core::house::House;
 use doorbell_core::ports::StoreError;
+use doorbell_core::provider::{BadSecret, SECRET_BYTES_MIN};
 use doorbell_core::seal::{Earlier, SECRET_BYTES_MAX, SecretName};
 use doorbell_core::vault::SecretInfo;
 use doorbell_core::{Name, Secret, Timestamp};
@@ -67,6 +68,9 @@ pub(crate) struct NewSecret {
     name: Name,
     /// The secret itself.
     value: String,
+    /// Keeps a value that is too short, or that no source could use, all the same.
+    #[serde(default)]
+    force: bool,
 }
 
 /// Another value for a secret.
@@ -77,6 +81,9 @@ pub(crate) struct NewValue {
     value: String,
     /// How long the values before stay good beside it: 0 to 7776000, left out: a day.
     overlap_seconds: Option<u64>,
+    /// Keeps a value that is too short, or that no source could use, all the same.
+    #[serde(default)]
+    force: bool,
 }
 
 /// A secret that is no more.
@@ -112,7 +119,8 @@ pub(crate) async fn set(
     Body(new): Body<NewSecret>,
 ) -> Result<(StatusCode, Json<SecretShown>), Problem> {
     let name = SecretName::user(&new.name);
-    let shown = put(&front, &name, new.value, Earlier::Removed).await?;
+    let value = value(&front, &name, new.value, new.force)?;
+    let shown = put(&front, &name, &value, Earlier::Removed).await?;
     tracing::info!(secret = %new.name, "A secret was set");
     Ok((StatusCode::CREATED, Json(shown)))
 }
@@ -133,8 +141,9 @@ pub(crate) async fn rotate(
     if front.house.vault().get(&name).await?.is_empty() {
         return Err(not_there(&name));
     }
+    let value = value(&front, &name, new.value, new.force)?;
     let until = front.house.clock.now() + overlap;
-    let shown = put(&front, &name, new.value, Earlier::Until(until)).await?;
+    let shown = put(&front, &name, &value, Earlier::Until(until)).await?;
     tracing::info!(secret = shown.name, overlap_s = overlap.as_secs(), "A secret was rotated");
     Ok(Json(shown))
 }
@@ -152,19 +161,66 @@ pub(crate) async fn remove(
     Ok(Json(Removed { name: name.to_string(), removed: true }))
 }
 
-async fn put(front: &Front, name: &SecretName, value: String, earlier: Earlier) -> Result<SecretShown, Problem> {
+/// The value, unless it is certainly a mistake: then the source would let nobody in, or everybody who guesses.
+fn value(front: &Front, name: &SecretName, value: String, force: bool) -> Result<Secret, Problem> {
     let value = Secret::new(value);
     let text = value.expose();
     if text.trim().is_empty() || text.len() > SECRET_BYTES_MAX {
         return Err(Problem::bad(format!("`value` must have 1 to {SECRET_BYTES_MAX} bytes, and not only blanks")));
     }
+    match unfit(front, name, &value).filter(|_| !force) {
+        None => Ok(value),
+        Some(why) => {
+            let detail = format!("nothing was kept: {why}");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "secret_unfit", detail))
+        }
+    }
+}
+
+/// Why a value cannot be meant.
+fn unfit(front: &Front, name: &SecretName, value: &Secret) -> Option<String> {
+    let text = value.expose();
+    if text.starts_with([' ', '\t']) || text.ends_with([' ', '\t']) {
+        return Some("the value begins or ends with a blank, which hardly belongs to it".to_owned());
+    }
+    let catalog = front.house.catalog();
+    let mut takes = catalog
+        .sources
+        .values()
+        .filter_map(|source| Some((source, source.webhook()?)))
+        .filter(|(_, webhook)| webhook.verifier.stored().any(|stored| stored == name))
+        .peekable();
+    if takes.peek().is_none() && text.len() < SECRET_BYTES_MIN {
+        return Some(too_short(text.len()));
+    }
+    takes.find_map(|(source, webhook)| {
+        let wanted = match webhook.verifier.try_secret(value).err()? {
+            BadSecret::Short { bytes, .. } => too_short(bytes),
+            BadSecret::Unreadable { wanted, .. } => wanted.to_owned(),
+            BadSecret::Empty { .. } => "it is empty".to_owned(),
+            other => other.to_string(),
+        };
+        let preset = &webhook.preset;
+        let called = preset.docs.secret_name.as_ref().map(|called| format!(" ({} calls it \"{called}\")", preset.name));
+        Some(format!("source `{}` cannot use this value: {wanted}{}", source.name, called.unwrap_or_default()))
+    })
+}
+
+fn too_short(bytes: usize) -> String {
+    let noun = if bytes == 1 { "byte" } else { "bytes" };
+    format!(
+        "it has {bytes} {noun}, and with fewer than {SECRET_BYTES_MIN} it may be guessed, if it is not a part of a longer one"
+    )
+}
+
+async fn put(front: &Front, name: &SecretName, value: &Secret, earlier: Earlier) -> Result<SecretShown, Problem> {
     let vault = front.house.vault();
-    vault.put(name, &value, earlier).await?;
+    vault.put(name, value, earlier).await?;
     let kept = vault.list(NAMESPACE).await?;
     let info = kept.iter().find(|info| info.name == *name).ok_or_else(|| not_there(name))?;
     Ok(SecretShown::of(info, &front.house))
 }
 
 fn not_there(name: &SecretName) -> Problem {
-    StoreError::NotFound(format!("stored secret `{}`", name.within(NAMESPACE).unwrap_or_default())).into()
+    StoreError::NotFound(name.to_string()).into()
 }

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::json::Body;
 use super::list::List;
 use super::params::Params;
+use crate::contracts::show::{ServedAt, addresses};
 use crate::front::Front;
 use crate::problem::Problem;
 
@@ -35,8 +36,14 @@ pub(crate) struct SourceShown {
     path: Option<String>,
     /// How its sender signs and labels requests.
     provider: Option<String>,
+    /// Where its events come in: paths of the server's address, behind the address where a contract has a listener of its
+    /// own. A path that lets nobody in (`auth = "contract"`) is left out.
+    addresses: Vec<String>,
     /// Whether it takes requests: switched on, and with a trigger that is.
     enabled: bool,
+    /// How it stands: `enabled`, `disabled`, or on and letting nobody in, since its secret is not there or cannot be used:
+    /// `secret_missing`, `secret_unusable`, `secret_unreadable` (`not_ready` says more).
+    state: &'static str,
     /// Which triggers take its events.
     #[schema(value_type = Vec<String>)]
     triggers: Vec<Name>,
@@ -62,23 +69,30 @@ pub(crate) struct Opening {
 }
 
 impl SourceShown {
-    async fn of(source: &Source, house: &House) -> Self {
+    async fn of(source: &Source, house: &House, served: &[ServedAt]) -> Self {
         let not_ready = match source.webhook() {
             Some(webhook) => {
                 let present = webhook.verifier.now(house.vault(), house.clock.now()).await;
-                present.verifier().err().map(ToString::to_string)
+                present.verifier().err().cloned()
             }
             None => None,
         };
-        let is_on = source.triggers.is_empty() || source.triggers.iter().any(|t| house.is_enabled(t));
+        let has_trigger = source.triggers.is_empty() || source.triggers.iter().any(|t| house.is_enabled(t));
+        let enabled = source.enabled && has_trigger;
         Self {
             name: source.name.clone(),
             kind: source.kind(),
             path: source.webhook().map(|w| w.path.clone()),
             provider: source.webhook().map(|w| w.preset.id.to_string()),
-            enabled: source.enabled && is_on,
+            addresses: addresses(source, served),
+            enabled,
+            state: match (enabled, &not_ready) {
+                (false, _) => "disabled",
+                (true, Some(why)) => why.code,
+                (true, None) => "enabled",
+            },
             triggers: source.triggers.iter().map(|t| t.name.clone()).collect(),
-            not_ready,
+            not_ready: not_ready.map(|why| why.reason),
             pairing_until: house.open_for_pairing(&source.name).map(|pairing| pairing.until),
             settings: source.shown.clone(),
         }
@@ -100,7 +114,8 @@ pub(crate) async fn list(
     params.end()?;
     let catalog = front.house.catalog();
     let named = catalog.sources.values().filter(|s| s.name.as_str().contains(&q));
-    let shown = join_all(named.map(|source| SourceShown::of(source, &front.house))).await;
+    let served = front.served();
+    let shown = join_all(named.map(|source| SourceShown::of(source, &front.house, &served))).await;
     Ok(Json(List::cut(shown, page)))
 }
 
@@ -111,7 +126,7 @@ pub(crate) async fn show(
     State(front): State<Arc<Front>>,
     Path(name): Path<String>,
 ) -> Result<Json<SourceShown>, Problem> {
-    Ok(Json(SourceShown::of(&*source(&front, &name)?, &front.house).await))
+    Ok(Json(SourceShown::of(&*source(&front, &name)?, &front.house, &front.served()).await))
 }
 
 /// Opens a source, so that its sender may hand over its secret
@@ -134,7 +149,7 @@ pub(crate) async fn pair(
     let earlier = if how.keep { KeepEarlier::Yes } else { KeepEarlier::No };
     let open = front.house.open_pairing(&source.name, span, earlier).await?;
     tracing::info!(source = %source.name, until = %open.until, "A source was opened for pairing");
-    Ok(Json(SourceShown::of(&source, &front.house).await))
+    Ok(Json(SourceShown::of(&source, &front.house, &front.served()).await))
 }
 
 /// Closes a source for pairing; a secret that was taken stays
@@ -147,7 +162,7 @@ pub(crate) async fn close_pairing(
     let source = pairing_source(&front, &name)?;
     front.house.close_pairing(&source.name).await?;
     tracing::info!(source = %source.name, "A source was closed for pairing");
-    Ok(Json(SourceShown::of(&source, &front.house).await))
+    Ok(Json(SourceShown::of(&source, &front.house, &front.served()).await))
 }
 
 /// Forgets what the sender handed over, and closes the source for pairing
@@ -161,7 +176,7 @@ pub(crate) async fn unpair(
     front.house.close_pairing(&source.name).await?;
     front.house.vault().remove(&SecretName::pairing(&source.name)).await?;
     tracing::info!(source = %source.name, "The secret that a sender handed over was removed");
-    Ok(Json(SourceShown::of(&source, &front.house).await))
+    Ok(Json(SourceShown::of(&source, &front.house, &front.served()).await))
 }
 
 fn source(front: &Front, name: &str) -> Result<Arc<Source>, Problem> {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::list::List;
 use super::params::Params;
+use crate::contracts::show::ServedAt;
 use crate::front::Front;
 use crate::problem::Problem;
 
@@ -28,6 +29,8 @@ pub(crate) struct TriggerShown {
     agent: Name,
     /// The kind of its source; null if that is missing.
     kind: Option<&'static str>,
+    /// The wire contracts that ring it: `datalayer/helpdesk`, the contract and what its clients call it.
+    contracts: Vec<String>,
     /// Whether it takes events.
     enabled: bool,
     /// Runs at once; null: only the agent's concurrency.
@@ -39,8 +42,10 @@ pub(crate) struct TriggerShown {
 }
 
 impl TriggerShown {
-    fn of(trigger: &Trigger, house: &House, catalog: &Catalog) -> Self {
+    fn of(trigger: &Trigger, house: &House, catalog: &Catalog, served: &[ServedAt]) -> Self {
+        let rings = |s: &&ServedAt| s.trigger.as_ref() == Some(&trigger.name);
         Self {
+            contracts: served.iter().filter(rings).map(ServedAt::name).collect(),
             name: trigger.name.clone(),
             source: trigger.source.clone(),
             agent: trigger.agent.clone(),
@@ -76,7 +81,11 @@ pub(crate) async fn list(
             && agent.as_ref().is_none_or(|a| *a == t.agent)
             && source.as_ref().is_none_or(|s| *s == t.source)
     });
-    Ok(Json(List::cut(wanted.map(|trigger| TriggerShown::of(trigger, &front.house, &catalog)).collect(), page)))
+    let served = front.served();
+    Ok(Json(List::cut(
+        wanted.map(|trigger| TriggerShown::of(trigger, &front.house, &catalog, &served)).collect(),
+        page,
+    )))
 }
 
 /// One trigger
@@ -87,7 +96,7 @@ pub(crate) async fn show(
     Path(name): Path<String>,
 ) -> Result<Json<TriggerShown>, Problem> {
     let catalog = front.house.catalog();
-    Ok(Json(TriggerShown::of(find(&catalog, &name)?, &front.house, &catalog)))
+    Ok(Json(TriggerShown::of(find(&catalog, &name)?, &front.house, &catalog, &front.served())))
 }
 
 /// Lets the trigger take events again
@@ -123,7 +132,7 @@ async fn switch(front: &Front, name: &str, to: Switch) -> Result<Json<TriggerSho
     let disabled = matches!(to, Switch::Off);
     front.house.set_flag(Flag::TriggerDisabled(trigger.name.clone()), disabled).await?;
     tracing::info!(trigger = %trigger.name, disabled, "A trigger was switched through the API");
-    Ok(Json(TriggerShown::of(trigger, &front.house, &catalog)))
+    Ok(Json(TriggerShown::of(trigger, &front.house, &catalog, &front.served())))
 }
 
 fn find<'c>(catalog: &'c Catalog, name: &str) -> Result<&'c Arc<Trigger>, Problem> {

@@ -11,6 +11,7 @@ mod almyty;
 mod call;
 mod datalayer;
 mod promptise;
+pub mod show;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -91,7 +91,7 @@ pub fn restore(from: &Path, to: &Path, clock: &Clock) -> Result<(), StoreError> 
     let _lock = OwnerLock::take(to, clock.now())?;
     refuse_existing(to)?;
     if !from.is_file() {
-        return Err(StoreError::NotFound(format!("backup file {}", from.display())));
+        return Err(StoreError::NotFound(format!("file {}", from.display())));
     }
     let damaged = |what: String| StoreError::Corrupt(format!("the backup {} is damaged: {what}", from.display()));
     let source = open_reader(from)?;
@@ -123,7 +123,7 @@ fn refuse_existing(to: &Path) -> Result<(), StoreError> {
 
 fn exists(to: &Path) -> StoreError {
     StoreError::Conflict(format!(
-        "{} exists already: it is not overwritten; name another file or move it away",
+        "{} is there already, and is not overwritten: name another file, or move it away",
         to.display()
     ))
 }

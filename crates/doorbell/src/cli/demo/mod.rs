@@ -23,10 +23,12 @@ use stage::{Scene, Stage};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell demo           watch it, then look around with the commands that it prints; Ctrl-C ends it
-  doorbell demo --once    exits 0 if everything ended as it should, else 1; for scripts
+  doorbell demo           watch it, then look around with the commands that it
+                          prints; Ctrl-C ends it
+  doorbell demo --once    for scripts: 0 if everything ended as it should, else 1
 
-It needs a POSIX shell and a free port, talks to this machine only, and removes its directory at the end.";
+It needs a POSIX shell and a free port, talks to this machine only, and removes
+its directory at the end.";
 
 /// All runs end well within this; longer means that something hangs.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use doorbell_core::provider::{self, Confidence, Handshake, Order, Preset, Published, Scheme, TimestampPlace, Wanted};
 
 use super::super::screen::span_ms;
-use super::{confidence, scheme, texts, written};
+use super::{confidence, methods, scheme, texts, written};
 
 const HEAD: &str = "\
 # The senders
@@ -40,8 +40,17 @@ pub(super) fn page() -> String {
             confidence(preset.confidence)
         );
     }
+    for method in &methods::METHODS {
+        let (name, id) = (method.name, method.id);
+        let _ = writeln!(page, "| {name} | [`{id}`](#{id}) | {} | a general method |", method.scheme);
+    }
     for preset in presets {
         section(&mut page, preset);
+    }
+    for method in &methods::METHODS {
+        let (name, id, example) = (method.name, method.id, method.example);
+        let notes = method.notes;
+        let _ = write!(page, "\n## <a id=\"{id}\"></a>{name}\n\n* **Notes:** {notes}\n\n```toml\n{example}```\n");
     }
     page
 }

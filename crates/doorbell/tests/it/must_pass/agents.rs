@@ -93,8 +93,18 @@ async fn a_payload_becomes_no_argument_no_variable_and_no_file() {
     }
     assert_eq!(variables.len(), 1, "the names of variables do not depend on the payload: {variables:?}");
     let files: BTreeSet<_> = std::fs::read_dir(door.path()).unwrap().map(|f| f.unwrap().file_name()).collect();
-    let known =
-        ["agent.sh", "arguments", "data", "doorbell.toml", "environment", "log", "parent", "stdin", "variables"];
+    let known = [
+        "agent.sh",
+        "arguments",
+        "banner",
+        "data",
+        "doorbell.toml",
+        "environment",
+        "log",
+        "parent",
+        "stdin",
+        "variables",
+    ];
     assert_eq!(files, known.iter().map(Into::into).collect(), "a payload made a file");
 }
 
