@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use doorbell_core::Name;
 use doorbell_core::event::OnDuplicateFailed;
+use doorbell_core::filter::Filter;
 use doorbell_core::payload::Paths;
 use doorbell_core::ports::Retention;
 use doorbell_core::provider::Scheme;
@@ -15,11 +16,12 @@ use doorbell_core::source::{DedupRule, Respond, SecretPlace, Source, Way, Webhoo
 use doorbell_core::trigger::Trigger;
 use serde_json::{Value, json};
 
+use super::fault::suggest;
 use super::paths::Taken;
 use super::secrets::Secrets;
 use super::section::At;
 use super::server::ServerSettings;
-use super::triggers::{BySource, filter};
+use super::triggers::{BySource, expression};
 use super::values::{OnDuplicateFailedWord, SourceKind, lasting_text};
 use super::written::{SourceTable, Written};
 use super::{Cx, Sender, agents};
@@ -70,6 +72,10 @@ pub(super) fn sources(written: &Written, mut triggers: BySource, around: &Around
         brought.map(|t| Given { name: &t.name, table: &t.table.way_in, key: format!("triggers.{}", t.name.value) });
     let mut made = Made { sources: Vec::new(), senders: BTreeMap::new() };
     let mut taken = Taken::default();
+    // A trigger whose source cannot be read may be the one that is missed.
+    let is_unread = |key: String| around.cx.report.is_told(&key);
+    let may_be_wanted = is_unread("triggers".into())
+        || written.triggers.iter().any(|t| is_unread(format!("triggers.{}.source", t.name.value)));
     for given in own.chain(brought) {
         let what = if given.key.starts_with("sources") { "source" } else { "trigger" };
         let name = agents::name(given.name, what, around.cx);
@@ -78,16 +84,18 @@ pub(super) fn sources(written: &Written, mut triggers: BySource, around: &Around
             .triggers
             .iter()
             .any(|t| t.table.trigger.source.as_ref().is_some_and(|s| s.value == given.name.value));
-        if listeners.is_empty() && !wanted && what == "source" && name.is_some() {
+        if listeners.is_empty() && !wanted && !may_be_wanted && what == "source" && name.is_some() {
             let advice = format!("Add a trigger with source = \"{}\".", given.name.value);
             around.cx.report.warning(given.name.offset, &given.key, "no trigger listens to this source", advice);
         }
+        // All of it is looked at, so that all faults are told.
+        let (dedup, replay_window) = (dedup(&given, around.cx), replay_window(&given, around));
         let way = way(&given, &mut taken, around);
-        let (Some(name), Some((way, secret))) = (name, way) else { continue };
+        let (Some(name), Some((way, secret)), Some(dedup)) = (name, way, dedup) else { continue };
         if let Way::Webhook(webhook) = &way {
             made.senders.insert(name.clone(), sender(&name, webhook, secret, &listeners));
         }
-        made.sources.extend(source(name, way, listeners, &given, around));
+        made.sources.push(source((name, way, listeners), (dedup, replay_window), &given, around));
     }
     made
 }
@@ -102,15 +110,27 @@ fn sender(name: &Name, webhook: &Webhook, secret: Option<SecretPlace>, listeners
     }
 }
 
-fn source(name: Name, way: Way, triggers: Vec<Arc<Trigger>>, given: &Given<'_>, around: &Around<'_>) -> Option<Source> {
-    let (cx, table) = (around.cx, given.table);
-    let dedup = dedup(given, cx)?;
-    let replay_window = table.replay_window.as_ref().map_or(REPLAY_WINDOW, |w| w.value.0);
-    if let Some(at) = table.replay_window.as_ref().filter(|_| replay_window > around.retention.dedup) {
-        let problem =
-            format!("replay_window is longer than retention.dedup ({})", lasting_text(around.retention.dedup));
-        cx.report.error(at.offset, &given.key, problem, "Keep dedup keys longer, or make the window shorter.");
+/// For how long the same body is the same event: no longer than its key is kept.
+fn replay_window(given: &Given<'_>, around: &Around<'_>) -> Duration {
+    let window = given.table.replay_window.as_ref().map_or(REPLAY_WINDOW, |w| w.value.0);
+    let kept = around.retention.dedup;
+    let at =
+        given.table.replay_window.as_ref().filter(|_| window > kept && !around.cx.report.is_told("retention.dedup"));
+    if let Some(at) = at {
+        let problem = format!("this is longer than retention.dedup ({})", lasting_text(kept));
+        let advice = "Keep dedup keys longer, or make the window shorter.";
+        around.cx.report.error(at.offset, &format!("{}.replay_window", given.key), problem, advice);
     }
+    window
+}
+
+fn source(
+    (name, way, triggers): (Name, Way, Vec<Arc<Trigger>>),
+    (dedup, replay_window): (DedupRule, Duration),
+    given: &Given<'_>,
+    around: &Around<'_>,
+) -> Source {
+    let (cx, table) = (around.cx, given.table);
     let mut paths = Paths::default();
     for trigger in &triggers {
         trigger.filter.iter().for_each(|f| paths.union(f.paths()));
@@ -136,7 +156,7 @@ fn source(name: Name, way: Way, triggers: Vec<Arc<Trigger>>, given: &Given<'_>, 
     let enabled = given.key.starts_with("triggers") || table.enabled.as_ref().is_none_or(|e| e.value);
     let ignore_actors = table.ignore_actors.iter().flat_map(|l| &l.value).map(|a| a.value.clone()).collect();
     let max_hops = around.server.max_hops;
-    Some(Source {
+    Source {
         name,
         way,
         triggers,
@@ -148,7 +168,16 @@ fn source(name: Name, way: Way, triggers: Vec<Arc<Trigger>>, given: &Given<'_>, 
         max_hops,
         enabled,
         shown,
-    })
+    }
+}
+
+/// What `dedup` may be beside an expression.
+const DEDUP_WORDS: &[&str] = &["auto", "id", "body", "none"];
+
+/// Whether a text is one word and no variable: an expression that reads nothing.
+fn is_slip(text: &str) -> bool {
+    let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-' || b == b'_');
+    is_word && !["event", "data", "headers", "query"].contains(&text)
 }
 
 fn dedup(given: &Given<'_>, cx: &Cx<'_>) -> Option<DedupRule> {
@@ -158,13 +187,27 @@ fn dedup(given: &Given<'_>, cx: &Cx<'_>) -> Option<DedupRule> {
         "id" => Some(DedupRule::Id),
         "body" => Some(DedupRule::Body),
         "none" => Some(DedupRule::Off),
-        _ => filter(at, &format!("{}.dedup", given.key), cx).map(|f| DedupRule::Expression(Box::new(f))),
+        word if is_slip(word) => {
+            let advice = suggest(word, DEDUP_WORDS.iter().copied());
+            let problem = format!("`{word:.80}` is neither a word for this nor an expression");
+            cx.report.error(at.offset, &format!("{}.dedup", given.key), problem, advice);
+            None
+        }
+        _ => {
+            let read = expression(at, &format!("{}.dedup", given.key), Filter::compile_text, cx);
+            read.map(|filter| DedupRule::Expression(Box::new(filter)))
+        }
     }
 }
 
 fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way, Option<SecretPlace>)> {
     let (cx, table) = (around.cx, given.table);
     let kind = table.kind.as_ref().map_or(SourceKind::Webhook, |k| k.value);
+    // What a source of an unknown kind needs is not known either.
+    let is_bare = table.provider.is_none() && table.auth.is_none() && table.custom.is_none();
+    if table.kind.is_none() && is_bare && cx.report.is_told(&format!("{}.kind", given.key)) {
+        return None;
+    }
     match kind {
         SourceKind::Webhook => {
             let path = path(given, taken, cx);
@@ -183,7 +226,18 @@ fn way(given: &Given<'_>, taken: &mut Taken, around: &Around<'_>) -> Option<(Way
                 ("rate_limit", table.rate_limit.as_ref().map(|a| a.offset)),
                 ("rate_limit_per_address", table.rate_limit_per_address.as_ref().map(|a| a.offset)),
                 ("failed_auth_limit", table.failed_auth_limit.as_ref().map(|a| a.offset)),
+                ("max_body", table.max_body.as_ref().map(|a| a.offset)),
                 ("respond", table.respond.as_ref().map(|a| a.offset)),
+                ("respond_timeout", table.respond_timeout.as_ref().map(|a| a.offset)),
+                ("tolerance", table.tolerance.as_ref().map(|a| a.offset)),
+                ("verify_token", table.verify_token.as_ref().map(|a| a.offset)),
+                ("audience", table.audience.as_ref().map(|a| a.offset)),
+                ("header", table.header.as_ref().map(|a| a.offset)),
+                ("prefix", table.prefix.as_ref().map(|a| a.offset)),
+                ("encoding", table.encoding.as_ref().map(|a| a.offset)),
+                ("hash", table.hash.as_ref().map(|a| a.offset)),
+                ("id_header", table.id_header.as_ref().map(|a| a.offset)),
+                ("type_header", table.type_header.as_ref().map(|a| a.offset)),
             ];
             for (word, offset) in webhook_only.into_iter().filter_map(|(w, o)| o.map(|o| (w, o))) {
                 let problem = format!("`{word}` means nothing to kind = \"event\": its events come through the API");
@@ -205,7 +259,10 @@ fn path(given: &Given<'_>, taken: &mut Taken, cx: &Cx<'_>) -> String {
         Some(at) => (at.value.clone(), at.offset),
         None => (format!("/hooks/{}", given.name.value), given.name.offset),
     };
-    // A name that is wrong has been told; its path would be wrong for the same reason.
+    // A name that is wrong has been told; its path would be wrong for the same reason. So has a path that cannot be read.
+    if cx.report.is_told(&format!("{}.path", given.key)) {
+        return path;
+    }
     if given.table.path.is_some() || Name::new(&given.name.value).is_ok() {
         taken.take(&path, &given.key, (offset, &format!("{}.path", given.key)), cx);
     }

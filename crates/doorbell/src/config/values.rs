@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 
+use doorbell_core::provider::{Preset, PresetFault, Within};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::fault::in_two;
 use super::section::{At, Here, Value, as_table};
 
 /// Describes a type for the JSON Schema, in place.
@@ -41,9 +42,9 @@ pub use words::*;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Several<T>(pub Vec<At<T>>);
 
-/// A provider of one's own, as TOML text in the form of the built-in ones.
+/// A provider of one's own, in the form of the built-in ones; none if its faults were told.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Custom(pub toml::Table);
+pub struct Custom(pub Option<Box<Preset>>);
 
 fn parsed<T>(
     value: &Spanned<DeValue<'_>>,
@@ -64,9 +65,17 @@ fn parsed<T>(
 
 impl Value for Custom {
     fn read(value: &Spanned<DeValue<'_>>, here: &Here<'_>) -> Option<Self> {
-        as_table(value, here)?;
-        let plain = toml::Table::deserialize(toml::de::ValueDeserializer::from(value.clone()));
-        plain.map(Self).map_err(|error| here.wrong(value.span().start, error.message().to_owned(), "")).ok()
+        let table = as_table(value, here)?;
+        // `sources.NAME.custom`: the preset is called after its source.
+        let id = here.key.split('.').nth(1).unwrap_or_default();
+        let (text, offset) = (here.report.text(), value.span().start);
+        let within = Within { text, file_name: "", table_name: "", offset, id };
+        let tell = |fault: PresetFault| {
+            let (problem, advice) = in_two(&fault.message);
+            here.wrong(fault.offset, problem, advice);
+        };
+        let read = Preset::parse_custom(table, &within);
+        Some(Self(read.map_err(|faults| faults.into_iter().for_each(tell)).ok().map(Box::new)))
     }
 }
 

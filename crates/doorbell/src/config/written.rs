@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::section::{At, Here, Section, Table, Value, as_table};
+use super::section::{At, Here, Json, Section, Table, Value, as_table};
 use super::values::{
     AllowedSource, Auth, ClientCertForm, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord,
     PatternWord, Rate, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
@@ -349,7 +349,7 @@ pub struct AgentWritten {
     /// What every runner has.
     pub common: AgentTable,
     /// The rest, for `doorbell_agents`.
-    pub own: BTreeMap<&'static str, At<serde_json::Value>>,
+    pub own: BTreeMap<&'static str, Json>,
 }
 
 /// A trigger: its own keys, and those of the source it may carry.
@@ -361,6 +361,13 @@ pub struct TriggerWritten {
     pub way_in: SourceTable,
     /// The first key of `way_in` that is there.
     pub first_of_way_in: Option<At<&'static str>>,
+}
+
+impl Named<TriggerWritten> {
+    /// Whether it listens to the source of this name: the one it names, else its own.
+    pub fn listens_to(&self, source: &str) -> bool {
+        self.table.trigger.source.as_ref().map_or(&self.name.value, |at| &at.value) == source
+    }
 }
 
 /// The whole file.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use doorbell_core::allowed::Allowed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{PayloadKind, PayloadRule};
-use doorbell_core::provider::{JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions};
+use doorbell_core::provider::{
+    BadSecret, Handshake, JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions, Wanted,
+};
 use doorbell_core::seal::SecretName;
 use doorbell_core::source::{LiveVerifier, Recipe, Respond, SecretPlace, Webhook};
 use doorbell_core::{Name, Secret};
@@ -14,10 +16,10 @@ use doorbell_server::contracts::CONTRACT;
 
 use super::super::client_cert::{Trusted, check_proxies};
 use super::super::dress::{Dress, dress};
+use super::super::fault::in_two;
 use super::super::provider::preset;
 use super::super::server::{body_limit, quota, timeout};
 use super::super::values::{AllowedSource, RespondWord, lasting_text};
-use super::super::written::{Named, TriggerWritten};
 use super::super::{Cx, agentex};
 use super::{Around, Given};
 
@@ -28,42 +30,39 @@ const RESPOND_TIMEOUT: Duration = Duration::from_secs(25);
 
 pub(super) fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webhook, Option<SecretPlace>)> {
     let (cx, table) = (around.cx, given.table);
+    // Everything is read before the first `?`, so that all faults are told.
     let preset = preset(given, cx);
     let dresses = dresses(given, around);
     let respond = respond(given, &dresses, cx);
     let own_limit =
         table.max_body.as_ref().map(|m| body_limit(m.value.0, m.offset, &format!("{}.max_body", given.key), cx));
     let tolerance = timeout(&table.tolerance, &format!("{}.tolerance", given.key), cx);
-    let secret_key = format!("{}.secret", given.key);
-    let secrets = match &table.secret {
-        Some(list) => around.secrets.several(list, &secret_key)?,
-        None => Vec::new(),
-    };
+    let secrets = secrets(given, around);
+    let allowed = allowed(given, cx);
+    let verify_token = table.verify_token.as_ref();
+    let verify_token = verify_token.map(|at| around.secrets.one(at, &format!("{}.verify_token", given.key)));
     let preset = match preset? {
         made if made.id == CONTRACT && dresses.iter().any(|d| d.is_of_agents) => agentex::queued(cx)?,
         preset => preset,
     };
     let trusted = if around.server.trusted_proxies.is_empty() { Trusted::Nobody } else { Trusted::Somebody };
     check_proxies(&preset, given, trusted, cx);
-    if preset.signs_public_url() && around.server.public_url.is_none() {
-        let problem =
-            format!("`{}` signs the URL that it knows us by, so each of its deliveries is refused", preset.id);
-        let advice = "Set server.public_url to the address that you give to the sender, without the path.";
-        cx.report.warning(given.name.offset, &given.key, problem, advice);
-    }
+    check_url(given, &preset, around);
+    check_idle(given, &preset, cx);
+    check_retention(given, &preset, around);
+    let audience = audience(given, &preset, around);
+    let secrets = secrets?;
     let newest = secrets.first().cloned();
     let secrets = places(given, &preset, secrets, cx);
     check_length(given, &preset, &secrets, cx);
-    check_retention(given, &preset, around);
-    let verify_token = match &table.verify_token {
-        Some(at) => Some(around.secrets.one(at, &format!("{}.verify_token", given.key))?),
+    let verify_token = match verify_token {
+        Some(read) => Some(read?),
         None => None,
     };
-    let audience = audience(given, &preset, around);
-    let place = table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
     let options = VerifyOptions { tolerance, verify_token, audience };
-    let verifier = LiveVerifier::new(Recipe { preset: preset.clone(), secrets, options });
-    let verifier = verifier.map_err(|bad| cx.report.error(place, &secret_key, bad.to_string(), "")).ok()?;
+    let recipe = Recipe { preset: preset.clone(), secrets, options };
+    let verifier = LiveVerifier::new(recipe.clone());
+    let verifier = verifier.map_err(|bad| tell_secrets(given, recipe, &bad, cx)).ok()?;
     let provider_limit = preset.payload.max_body.and_then(|m| usize::try_from(m).ok());
     let webhook = Webhook {
         public_url: around.server.public_url.as_ref().map(|base| format!("{base}{path}")),
@@ -73,7 +72,7 @@ pub(super) fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> O
         secret_in_body: preset.has_secret_in_body(),
         kept_headers: preset.kept_headers(),
         verifier,
-        allowed: allowed(given, cx),
+        allowed,
         limits: Limits {
             source: quota(&table.rate_limit).or_else(|| dresses.iter().find_map(Dress::rate)).map(Meter::new),
             address: quota(&table.rate_limit_per_address).map(Meters::new),
@@ -85,6 +84,77 @@ pub(super) fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> O
         preset,
     };
     Some((webhook, newest))
+}
+
+/// Where the file says that the secrets are; none if that has faults.
+fn secrets(given: &Given<'_>, around: &Around<'_>) -> Option<Vec<SecretPlace>> {
+    let key = format!("{}.secret", given.key);
+    match &given.table.secret {
+        Some(list) => around.secrets.several(list, &key),
+        None => (!around.cx.report.is_told(&key)).then(Vec::new),
+    }
+}
+
+/// Tells of every secret that the check cannot use, each at its place.
+fn tell_secrets(given: &Given<'_>, recipe: Recipe, bad: &BadSecret, cx: &Cx<'_>) {
+    let key = format!("{}.secret", given.key);
+    let tell = |offset: usize, bad: &str| {
+        let (problem, advice) = in_two(bad);
+        cx.report.error(offset, &key, problem, advice);
+    };
+    let written = given.table.secret.as_ref().map(|list| &list.value.0).filter(|list| list.len() > 1);
+    // What a sender hands over or a contract makes stands in no list.
+    let Some(written) = written.filter(|list| list.len() == recipe.secrets.len()) else {
+        let offset = given.table.secret.as_ref().map_or(given.name.offset, |s| s.offset);
+        return tell(offset, &bad.to_string());
+    };
+    for (number, (at, secret)) in (1..).zip(written.iter().zip(&recipe.secrets)) {
+        let alone = Recipe { secrets: vec![secret.clone()], ..recipe.clone() };
+        if let Err(bad) = LiveVerifier::new(alone) {
+            tell(at.offset, &bad.to_string().replacen("secret 1 ", &format!("secret {number} "), 1));
+        }
+    }
+}
+
+/// Warns where the sender signs our URL and nothing says what it is.
+fn check_url(given: &Given<'_>, preset: &Preset, around: &Around<'_>) {
+    let is_known = around.server.public_url.is_some() || around.cx.report.is_told("server.public_url");
+    if preset.signs_public_url() && !is_known {
+        let problem =
+            format!("`{}` signs the URL that it knows us by, so each of its deliveries is refused", preset.id);
+        let advice = "Set server.public_url to the address that you give to the sender, without the path.";
+        around.cx.report.warning(given.name.offset, &given.key, problem, advice);
+    }
+}
+
+/// Tells of what this sender has no use for, and warns where it asks for a token that is not there.
+fn check_idle(given: &Given<'_>, preset: &Preset, cx: &Cx<'_>) {
+    let asks = |h: &Handshake| h.when.iter().any(|(_, wanted)| *wanted == Wanted::VerifyToken);
+    let key = format!("{}.verify_token", given.key);
+    match (&given.table.verify_token, preset.handshakes.iter().any(asks)) {
+        (Some(at), false) => {
+            let problem = format!("`{}` asks for no verify token", preset.id);
+            cx.report.error(at.offset, &key, problem, "Leave `verify_token` out.");
+        }
+        (None, true) if !cx.report.is_told(&key) => {
+            let problem = format!(
+                "`{}` asks whether this address is ours, and without `verify_token` the answer is no",
+                preset.id
+            );
+            let advice = "Add verify_token = { env = \"NAME\" }: what the sender shows then, as it was set up there.";
+            cx.report.warning(given.name.offset, &given.key, problem, advice);
+        }
+        _ => {}
+    }
+    let is_timed = match &preset.scheme {
+        Scheme::Signed(signed) => signed.timestamp.is_some(),
+        Scheme::Jwt(_) => true,
+        _ => false,
+    };
+    if let Some(at) = given.table.tolerance.as_ref().filter(|_| !is_timed) {
+        let problem = format!("`{}` signs no time, so there is nothing to be tolerant of", preset.id);
+        cx.report.error(at.offset, &format!("{}.tolerance", given.key), problem, "Leave `tolerance` out.");
+    }
 }
 
 /// Where the source's secrets are, newest first.
@@ -115,6 +185,7 @@ fn audience(given: &Given<'_>, preset: &Preset, around: &Around<'_>) -> Option<S
         Some(at) if at.value.is_empty() => {
             around.cx.report.error(at.offset, &key, "an empty audience is nobody", "Write what is set at the sender.");
         }
+        None if around.cx.report.is_told(&key) || around.cx.report.is_told("server.public_url") => {}
         None if is_meant && around.server.public_url.is_none() => {
             let problem = "nothing says whom the sender's tokens are meant for";
             let advice = "Set server.public_url, or `audience` to what is set at the sender.";
@@ -138,11 +209,7 @@ fn payload(preset: &Preset, dresses: &[Dress]) -> PayloadRule {
 
 /// What contracts promise of the triggers that listen to this source.
 fn dresses(given: &Given<'_>, around: &Around<'_>) -> Vec<Dress> {
-    let listens = |t: &&Named<TriggerWritten>| match &t.table.trigger.source {
-        Some(source) => source.value == given.name.value,
-        None => t.name.value == given.name.value,
-    };
-    let listeners = around.written.triggers.iter().filter(listens);
+    let listeners = around.written.triggers.iter().filter(|t| t.listens_to(&given.name.value));
     listeners.map(|t| dress(around.written, &t.name.value)).collect()
 }
 
@@ -194,6 +261,7 @@ fn respond(given: &Given<'_>, dresses: &[Dress], cx: &Cx<'_>) -> Respond {
     match (table.respond.as_ref().map(|r| r.value), &table.respond_timeout) {
         (Some(RespondWord::Result), _) => Respond::Result(limit.unwrap_or(RESPOND_TIMEOUT)),
         (None, _) if promised.is_some() => limit.or(promised).map_or(Respond::Accepted, Respond::Result),
+        (None, _) if cx.report.is_told(&format!("{}.respond", given.key)) => Respond::Accepted,
         (_, Some(at)) => {
             let problem = "`respond_timeout` does nothing without respond = \"result\"";
             cx.report.error(at.offset, &given.key, problem, "Add respond = \"result\", or leave it out.");
@@ -204,7 +272,9 @@ fn respond(given: &Given<'_>, dresses: &[Dress], cx: &Cx<'_>) -> Respond {
 }
 
 fn check_retention(given: &Given<'_>, preset: &Preset, around: &Around<'_>) {
-    let Some(span) = preset.docs.retry_span.filter(|span| *span > around.retention.dedup) else { return };
+    let is_told = around.cx.report.is_told("retention.dedup");
+    let span = preset.docs.retry_span.filter(|span| *span > around.retention.dedup && !is_told);
+    let Some(span) = span else { return };
     let problem = format!(
         "{} may send an event again for {}, and dedup keys are kept for {}",
         preset.name,

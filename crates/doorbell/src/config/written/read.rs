@@ -11,8 +11,15 @@ impl Written {
     pub(in super::super) fn read(report: &Report<'_>) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(report.text());
         for error in &errors {
-            let offset = error.span().map_or(0, |s| s.start);
-            report.error(offset, "", error.message(), "The file is not TOML here: https://toml.io/en/v1.0.0");
+            let span = error.span().unwrap_or_default();
+            let (problem, advice) = match (error.message(), report.text().get(span.clone())) {
+                ("duplicate key", Some(word)) => (
+                    format!("`{word:.80}` is here a second time"),
+                    "Keep one of them; the keys of a table stand under one heading.",
+                ),
+                (said, _) => (said.to_owned(), "The file is not TOML here: https://toml.io/en/v1.0.0"),
+            };
+            report.error(span.start, "", problem, advice);
         }
         if !errors.is_empty() {
             return None;
