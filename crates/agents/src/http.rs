@@ -21,7 +21,7 @@ use doorbell_core::ports::{Fetch, FetchError, FetchLimits, Reach, Runner, Verdic
 use doorbell_core::{Clock, Secret, Timestamp};
 use serde_json::{Map, Value};
 
-use crate::settings::{Reader, Setting};
+use crate::settings::{Reader, Setting, SettingFault};
 use crate::{Context, Kind};
 use doorbell_core::verdict::{self, Said};
 
@@ -87,42 +87,46 @@ pub struct Settings {
 
 impl Settings {
     /// From the keys of an agent's table; reports every fault.
-    pub fn read(given: &Map<String, Value>, context: &Context) -> Result<Self, Vec<String>> {
+    pub fn read(given: &Map<String, Value>, context: &Context) -> Result<Self, Vec<SettingFault>> {
         let mut reader = Reader::new(given, SETTINGS, context);
         let url = read_url(&mut reader);
         let secrets = match reader.get("secret") {
             Some(value) => reader.secrets("secret", value),
             None => Vec::new(),
         };
-        for secret in &secrets {
+        for (at, secret) in &secrets {
             if let Err(why) = signing_key(secret) {
-                reader.fault(format!("`secret` {why}"));
+                reader.fault(at, why, "Copy it again, or use a text that does not begin so.");
             }
         }
+        let secrets = secrets.into_iter().map(|(_, secret)| secret).collect();
         let headers = read_headers(&mut reader);
         let max_output = reader.size("max_output", MAX_OUTPUT);
         reader.finish(url.map(|url| Self { url, secrets, headers, max_output }))
     }
 }
 
+/// What to do about a wrong `url`.
+const URL: &str = "Write for example url = \"http://127.0.0.1:9000/run\".";
+
 fn read_url(reader: &mut Reader<'_>) -> Option<Uri> {
     if reader.get("url").is_none() {
-        reader.fault("`url` is missing: say where to POST the envelope");
+        reader.fault("", "`url` is missing", URL);
     }
     let text = reader.text("url")?;
     // The value is not repeated in the faults: query and user part may hold secrets.
     let Ok(url) = url::Url::parse(text) else {
-        reader.fault("`url` is not a URL");
+        reader.fault("url", "this is not a URL", URL);
         return None;
     };
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        reader.fault("`url` must begin with http:// or https:// and name a host");
+        reader.fault("url", "this must begin with http:// or https:// and name a host", URL);
     } else if !url.username().is_empty() || url.password().is_some() {
-        reader.fault("`url` carries a name or password: send them with `headers`, as a secret");
+        reader.fault("url", "this carries a name or password", "Send them with `headers`, as a secret.");
     } else if let Ok(uri) = url.as_str().parse() {
         return Some(uri);
     } else {
-        reader.fault("`url` is not a URL that can be sent");
+        reader.fault("url", "this is not a URL that can be sent", URL);
     }
     None
 }
@@ -132,24 +136,24 @@ fn read_headers(reader: &mut Reader<'_>) -> HeaderMap {
     for (name, value) in reader.table("headers") {
         let at = format!("headers.{name}");
         let Ok(key) = HeaderName::try_from(name.as_str()) else {
-            reader.fault(format!("`{at}` is not a header name"));
+            reader.fault(&at, format!("`{}` cannot be the name of a header", excerpt::head(name)), "");
             continue;
         };
         if OURS.contains(&key.as_str()) {
-            reader.fault(format!("`{at}` is set by Doorbell: leave it out"));
+            reader.fault(&at, "this header is set by Doorbell", "Leave it out.");
             continue;
         }
-        let text = match value {
-            Value::String(text) => Some(text.clone()),
-            other => reader.secrets(&at, other).first().map(|secret| secret.expose().to_owned()),
-        };
-        let Some(text) = text else { continue };
-        match HeaderValue::try_from(text) {
+        let Some(text) = reader.text_or_secret(&at, value) else { continue };
+        match HeaderValue::try_from(text.expose()) {
             Ok(mut value) => {
                 value.set_sensitive(true);
                 headers.insert(key, value);
             }
-            Err(_) => reader.fault(format!("`{at}` holds characters that a header must not carry")),
+            Err(_) => reader.fault(
+                &at,
+                "this holds characters that a header must not carry",
+                "Take out line breaks and the like.",
+            ),
         }
     }
     headers
@@ -161,7 +165,7 @@ fn signing_key(secret: &Secret) -> Result<hmac::Key, &'static str> {
         None => Ok(hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes())),
         Some(coded) => match BASE64.decode(coded) {
             Ok(key) if !key.is_empty() => Ok(hmac::Key::new(hmac::HMAC_SHA256, &key)),
-            _ => Err("begins with `whsec_` but no base64 follows"),
+            _ => Err("this begins with `whsec_` but no base64 follows"),
         },
     }
 }
@@ -361,7 +365,7 @@ mod tests {
             environment: Arc::default(),
             fetch: Arc::new(Nowhere),
             clock: Clock::system(),
-            secret: Arc::new(|_| Err("none".into())),
+            secret: Arc::new(|_| Err(SettingFault::new("", "none", ""))),
         };
         let signed = Http::new(settings, &context).sign(
             "msg_p5jXN8AQM9LWM0D4loKWxJek",

@@ -21,11 +21,11 @@ use doorbell_core::{Clock, Secret};
 use serde_json::{Map, Value};
 
 pub use native::native;
-pub use settings::Setting;
+pub use settings::{Setting, SettingFault};
 
-/// Turns a value of the configuration (`"text"`, `{ env = "…" }`, `{ file = "…" }`, `{ stored = "…" }`) into a secret; the
-/// error is a sentence for people, without the secret.
-pub type SecretOf = Arc<dyn Fn(&Value) -> Result<Secret, String> + Send + Sync>;
+/// Turns a value of the configuration (`{ env = "…" }`, `{ file = "…" }`) into a secret; the fault does not hold it, nor
+/// where the value stands.
+pub type SecretOf = Arc<dyn Fn(&Value) -> Result<Secret, SettingFault> + Send + Sync>;
 
 /// What the kinds need of the world; all of it is passed in.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ pub struct Context {
 }
 
 /// A runner, or everything that is wrong with its settings.
-pub type Built = Result<Arc<dyn Runner>, Vec<String>>;
+pub type Built = Result<Arc<dyn Runner>, Vec<SettingFault>>;
 
 /// A kind of runner.
 pub struct Kind {
@@ -60,14 +60,13 @@ pub struct Kind {
 /// All kinds that a configuration file can name.
 pub const KINDS: &[Kind] = &[process::KIND, http::KIND];
 
-/// Makes the runner of an agent from the kind-specific keys of its table. Reports every fault at once, each a sentence
-/// that names the key.
+/// Makes the runner of an agent from the kind-specific keys of its table. Reports every fault at once.
 pub fn build(kind: &str, given: &Map<String, Value>, context: &Context) -> Built {
     match KINDS.iter().find(|k| k.name == kind) {
         Some(found) => (found.build)(given, context),
         None => {
             let hint = settings::nearest(kind, KINDS.iter().map(|k| k.name));
-            Err(vec![format!("there is no runner `{kind}`{hint}")])
+            Err(vec![SettingFault::new("runner", format!("there is no runner `{kind}`"), hint)])
         }
     }
 }

@@ -18,12 +18,39 @@ pub struct Setting {
     pub about: &'static str,
 }
 
-/// ` (did you mean `x`?)` if one of the names is near, else ` (known: …)`.
+/// What is wrong with a setting.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{problem}{}", place(at), behind(advice))]
+pub struct SettingFault {
+    /// Which one, by its keys and places, such as `set_env.HOME` or `command.1`; empty for the agent as a whole.
+    pub at: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do; empty if that is plain.
+    pub advice: String,
+}
+
+impl SettingFault {
+    /// A fault of the setting `at`.
+    pub fn new(at: impl Into<String>, problem: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { at: at.into(), problem: problem.into(), advice: advice.into() }
+    }
+}
+
+fn place(at: &str) -> String {
+    if at.is_empty() { String::new() } else { format!("{at}: ") }
+}
+
+fn behind(advice: &str) -> String {
+    if advice.is_empty() { String::new() } else { format!(". {advice}") }
+}
+
+/// `Did you mean `x`?` if one of the names is near, else `Known: …`.
 pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let near = known.clone().map(|name| (strsim::damerau_levenshtein(given, name), name)).min();
     match near {
-        Some((distance, name)) if distance <= 1 + given.len() / 4 => format!(" (did you mean `{name}`?)"),
-        _ => format!(" (known: {})", known.collect::<Vec<_>>().join(", ")),
+        Some((distance, name)) if distance <= 1 + given.len() / 4 => format!("Did you mean `{name}`?"),
+        _ => format!("Known: {}.", known.collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -31,14 +58,14 @@ pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str> + Cl
 pub(crate) struct Reader<'a> {
     given: &'a Map<String, Value>,
     context: &'a Context,
-    faults: Vec<String>,
+    faults: Vec<SettingFault>,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) fn new(given: &'a Map<String, Value>, known: &'static [Setting], context: &'a Context) -> Self {
         let unknown = given.keys().filter(|key| known.iter().all(|s| s.name != *key));
-        let faults =
-            unknown.map(|key| format!("unknown key `{key}`{}", nearest(key, known.iter().map(|s| s.name)))).collect();
+        let hint = |key: &str| nearest(key, known.iter().map(|s| s.name));
+        let faults = unknown.map(|key| SettingFault::new(key, "this is not a key of the runner", hint(key))).collect();
         Self { given, context, faults }
     }
 
@@ -46,12 +73,12 @@ impl<'a> Reader<'a> {
         self.given.get(key)
     }
 
-    pub(crate) fn fault(&mut self, text: impl Into<String>) {
-        self.faults.push(text.into());
+    pub(crate) fn fault(&mut self, at: &str, problem: impl Into<String>, advice: &str) {
+        self.faults.push(SettingFault::new(at, problem, advice));
     }
 
     /// Everything read, unless something was wrong.
-    pub(crate) fn finish<T>(self, settings: Option<T>) -> Result<T, Vec<String>> {
+    pub(crate) fn finish<T>(self, settings: Option<T>) -> Result<T, Vec<SettingFault>> {
         match settings {
             Some(settings) if self.faults.is_empty() => Ok(settings),
             _ => Err(self.faults),
@@ -62,43 +89,68 @@ impl<'a> Reader<'a> {
         let value = self.get(key)?;
         let text = value.as_str();
         if text.is_none() {
-            self.fault(format!("`{key}` must be a text"));
+            self.fault(key, "this must be a text in quotes", "");
         }
         text
     }
 
-    pub(crate) fn list(&mut self, key: &str) -> Option<Vec<String>> {
+    /// The texts of a list, those that are none left out and told.
+    pub(crate) fn list(&mut self, key: &str, example: &str) -> Option<Vec<String>> {
         let value = self.get(key)?;
-        let texts = value.as_array().and_then(|items| items.iter().map(|v| v.as_str().map(str::to_owned)).collect());
-        if texts.is_none() {
-            self.fault(format!("`{key}` must be a list of texts"));
+        let Some(items) = value.as_array() else {
+            self.fault(key, "this must be a list of texts", example);
+            return None;
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for (place, item) in items.iter().enumerate() {
+            match item.as_str() {
+                Some(text) => texts.push(text.to_owned()),
+                None => self.fault(&format!("{key}.{place}"), "this must be a text in quotes", ""),
+            }
         }
-        texts
+        Some(texts)
     }
 
     pub(crate) fn table(&mut self, key: &str) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
         let table = self.get(key).map(|v| (v, v.as_object()));
         if let Some((_, None)) = table {
-            self.fault(format!("`{key}` must be a table"));
+            self.fault(key, "this must be a table", "");
         }
         table.and_then(|(_, t)| t).into_iter().flatten()
     }
 
-    /// A secret, or a list of them during a rotation; `at` names the place in a fault.
-    pub(crate) fn secrets(&mut self, at: &str, value: &Value) -> Vec<Secret> {
-        let one = std::slice::from_ref(value);
-        let mut found = Vec::new();
-        for value in value.as_array().map_or(one, Vec::as_slice) {
-            match (self.context.secret)(value) {
-                Ok(secret) if secret.expose().is_empty() => self.fault(format!("`{at}` is empty")),
-                Ok(secret) => found.push(secret),
-                Err(why) => self.fault(format!("`{at}`: {why}")),
+    /// A secret, or a list of them during a rotation, each with its place for a fault.
+    pub(crate) fn secrets(&mut self, at: &str, value: &Value) -> Vec<(String, Secret)> {
+        let Some(list) = value.as_array() else { return self.secret(at.to_owned(), value).into_iter().collect() };
+        if list.is_empty() {
+            self.fault(at, "an empty list of secrets", "Name at least one place, or leave it out to go without.");
+        }
+        list.iter().enumerate().filter_map(|(place, value)| self.secret(format!("{at}.{place}"), value)).collect()
+    }
+
+    fn secret(&mut self, at: String, value: &Value) -> Option<(String, Secret)> {
+        match (self.context.secret)(value) {
+            Ok(secret) if secret.expose().is_empty() => self.fault(&at, "this secret is empty", ""),
+            Ok(secret) => return Some((at, secret)),
+            Err(why) => self.faults.push(SettingFault { at, ..why }),
+        }
+        None
+    }
+
+    /// A text as it is, or one that is kept elsewhere as secrets are.
+    pub(crate) fn text_or_secret(&mut self, at: &str, value: &Value) -> Option<Secret> {
+        match value {
+            Value::String(text) => Some(Secret::new(text.as_str())),
+            Value::Object(_) => self.secret(at.to_owned(), value).map(|(_, secret)| secret),
+            _ => {
+                self.fault(
+                    at,
+                    "this must be a text in quotes, or the place of a secret",
+                    "Write \"text\", { env = \"NAME\" } or { file = \"path\" }.",
+                );
+                None
             }
         }
-        if found.is_empty() && value.as_array().is_some_and(Vec::is_empty) {
-            self.fault(format!("`{at}` is an empty list; leave it out to go without"));
-        }
-        found
     }
 
     /// A size in bytes: a number, or a text such as `"1 MiB"`. At least 1.
@@ -124,7 +176,7 @@ impl<'a> Reader<'a> {
         match size.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0) {
             Some(size) => size,
             None => {
-                self.fault(format!("`{key}` must be a size such as \"1 MiB\", above zero"));
+                self.fault(key, "this must be a size such as \"64 KiB\" or \"1 MiB\", above zero", "");
                 default
             }
         }
@@ -141,7 +193,7 @@ impl<'a> Reader<'a> {
         match ms {
             Some(ms) => Duration::from_millis(ms),
             None => {
-                self.fault(format!("`{key}` must be a span of time such as \"5s\""));
+                self.fault(key, "this must be a duration such as \"500ms\", \"5s\" or \"10m\"", "");
                 default
             }
         }
@@ -174,7 +226,7 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_told_the_nearest() {
-        assert_eq!(nearest("comand", ["command", "cwd"].into_iter()), " (did you mean `command`?)");
-        assert_eq!(nearest("zzz", ["command", "cwd"].into_iter()), " (known: command, cwd)");
+        assert_eq!(nearest("comand", ["command", "cwd"].into_iter()), "Did you mean `command`?");
+        assert_eq!(nearest("zzz", ["command", "cwd"].into_iter()), "Known: command, cwd.");
     }
 }

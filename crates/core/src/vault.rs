@@ -45,6 +45,19 @@ fn other_keys(sealed_with: &BTreeMap<MasterKeyId, usize>, given: &[MasterKeyId])
     )
 }
 
+/// Looks whether the keys open all that is kept; opens nothing.
+///
+/// # Errors
+/// [`VaultError::OtherKeys`] if one of the keys that sealed them is missing.
+pub fn check_keys(kept: &[KeptSecret], keys: &MasterKeys) -> Result<(), VaultError> {
+    let given = keys.ids();
+    let mut sealed_with = BTreeMap::new();
+    for id in kept.iter().map(|k| k.secret.sealed.key()).filter(|id| !given.contains(id)) {
+        *sealed_with.entry(id).or_default() += 1;
+    }
+    if sealed_with.is_empty() { Ok(()) } else { Err(VaultError::OtherKeys { sealed_with, given }) }
+}
+
 /// What is known of a stored secret without opening it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretInfo {
@@ -74,14 +87,8 @@ impl Vault {
     /// [`VaultError::OtherKeys`] if a key is missing, before anything is changed.
     pub async fn open(store: Arc<dyn Store>, clock: Clock, keys: Arc<MasterKeys>) -> Result<Self, VaultError> {
         let kept = store.secrets().await?;
+        check_keys(&kept, &keys)?;
         let given = keys.ids();
-        let mut sealed_with = BTreeMap::new();
-        for id in kept.iter().map(|k| k.secret.sealed.key()).filter(|id| !given.contains(id)) {
-            *sealed_with.entry(id).or_default() += 1;
-        }
-        if !sealed_with.is_empty() {
-            return Err(VaultError::OtherKeys { sealed_with, given });
-        }
         let mut moved: usize = 0;
         for KeptSecret { id, secret } in &kept {
             let name = &secret.name;

@@ -15,4 +15,4 @@ mod moves;
 mod record;
 
 pub use memory::MemoryStore;
-pub use sqlite::{OnFatal, SqliteOptions, SqliteStore, backup, restore, secrets_of};
+pub use sqlite::{OnFatal, SqliteOptions, SqliteStore, all_secrets_of, backup, restore, secrets_of};

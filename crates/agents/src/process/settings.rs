@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::{Stdin, spawn};
 use crate::Context;
-use crate::settings::{Reader, Setting};
+use crate::settings::{Reader, Setting, SettingFault};
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting {
@@ -37,6 +37,9 @@ pub(super) const SETTINGS: &[Setting] = &[
 const MAX_OUTPUT: usize = 1 << 20;
 const MAX_LOG: usize = 4 << 20;
 const KILL_GRACE: Duration = Duration::from_secs(5);
+/// What to do about a wrong `command`.
+const COMMAND: &str = "Write for example command = [\"program\", \"argument\"].";
+
 /// What a `process` agent is made of.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -63,7 +66,7 @@ pub struct Settings {
 impl Settings {
     /// From the keys of an agent's table; reports every fault. Whether the program is there is not asked: see
     /// [`Settings::program`].
-    pub fn read(given: &Map<String, Value>, context: &Context) -> Result<Self, Vec<String>> {
+    pub fn read(given: &Map<String, Value>, context: &Context) -> Result<Self, Vec<SettingFault>> {
         let mut reader = Reader::new(given, SETTINGS, context);
         // The program starts in `cwd`, where a relative path would mean another file.
         let base_dir = std::path::absolute(&context.base_dir).unwrap_or_else(|_| context.base_dir.clone());
@@ -76,7 +79,8 @@ impl Settings {
             Some("prompt") => Stdin::Prompt,
             Some("data") => Stdin::Data,
             Some(other) => {
-                reader.fault(format!("`stdin` is `{other}`; it must be \"json\", \"prompt\" or \"data\""));
+                let problem = format!("`{}` is not a word for this", excerpt::head(other));
+                reader.fault("stdin", problem, "Use one of \"json\", \"prompt\", \"data\".");
                 Stdin::Json
             }
         };
@@ -107,14 +111,16 @@ impl Settings {
 
 fn read_command(reader: &mut Reader<'_>, base_dir: &Path) -> Option<Vec<OsString>> {
     if reader.get("command").is_none() {
-        reader.fault("`command` is missing: say which program to start, as a list");
+        reader.fault("", "`command` is missing", COMMAND);
     }
-    let given = reader.list("command")?;
-    if given.first().is_none_or(String::is_empty) {
-        reader.fault("`command` is empty: its first item is the program");
+    let given = reader.list("command", COMMAND)?;
+    // An item that is no text has been told.
+    let is_empty = reader.get("command").and_then(|c| c.get(0)).is_none_or(|program| program == "");
+    if is_empty {
+        reader.fault("command", "nothing says which program to start", COMMAND);
     }
     if given.iter().any(|arg| arg.contains('\0')) {
-        reader.fault("`command` holds a NUL byte");
+        reader.fault("command", "this holds a NUL byte", "No argument can carry one.");
     }
     let mut command: Vec<OsString> = given.into_iter().map(OsString::from).collect();
     if let Some(program) = command.first_mut()
@@ -127,10 +133,12 @@ fn read_command(reader: &mut Reader<'_>, base_dir: &Path) -> Option<Vec<OsString
 
 fn read_env(reader: &mut Reader<'_>, context: &Context) -> BTreeMap<OsString, OsString> {
     let mut environment = BTreeMap::new();
-    for name in reader.list("env").unwrap_or_default() {
-        check_name(reader, "env", &name);
+    let _ = reader.list("env", "Write for example env = [\"PATH\", \"HOME\"].");
+    let items = reader.get("env").and_then(Value::as_array).into_iter().flatten().enumerate();
+    for (place, name) in items.filter_map(|(place, item)| Some((place, item.as_str()?))) {
+        check_name(reader, &format!("env.{place}"), name);
         // One that is not set is left out: the same file serves several machines.
-        if let Some(value) = context.environment.get(OsStr::new(&name)) {
+        if let Some(value) = context.environment.get(OsStr::new(name)) {
             environment.insert(OsString::from(name), value.clone());
         }
     }
@@ -140,13 +148,12 @@ fn read_env(reader: &mut Reader<'_>, context: &Context) -> BTreeMap<OsString, Os
 fn read_set_env(reader: &mut Reader<'_>) -> BTreeMap<String, Secret> {
     let mut variables = BTreeMap::new();
     for (name, value) in reader.table("set_env") {
-        check_name(reader, "set_env", name);
-        let value = match value {
-            Value::String(text) => Some(Secret::new(text.as_str())),
-            other => reader.secrets(&format!("set_env.{name}"), other).into_iter().next(),
-        };
-        match value {
-            Some(value) if value.expose().contains('\0') => reader.fault(format!("`set_env.{name}` holds a NUL byte")),
+        let at = format!("set_env.{name}");
+        check_name(reader, &at, name);
+        match reader.text_or_secret(&at, value) {
+            Some(value) if value.expose().contains('\0') => {
+                reader.fault(&at, "this holds a NUL byte", "No environment variable can carry one.");
+            }
             Some(value) => drop(variables.insert(name.clone(), value)),
             None => {}
         }
@@ -154,11 +161,25 @@ fn read_set_env(reader: &mut Reader<'_>) -> BTreeMap<String, Secret> {
     variables
 }
 
-fn check_name(reader: &mut Reader<'_>, key: &str, name: &str) {
+/// Tells of a name that cannot be given to an agent.
+fn check_name(reader: &mut Reader<'_>, at: &str, name: &str) {
+    if let Some((problem, advice)) = wrong_name(name) {
+        reader.fault(at, problem, advice);
+    }
+}
+
+/// What is wrong with the name of an environment variable, and what to do.
+fn wrong_name(name: &str) -> Option<(String, &'static str)> {
+    let shown = excerpt::head(name);
     if name.is_empty() || name.contains(['=', '\0']) {
-        reader.fault(format!("`{key}` has `{}`, which cannot name an environment variable", excerpt::head(name)));
+        Some((format!("`{shown}` cannot name an environment variable"), "Take it out."))
     } else if name.starts_with("DOORBELL_") {
         // The run's own are always set; the server's own (its admin token above all) are nobody's business.
-        reader.fault(format!("`{key}` has `{name}`: Doorbell keeps DOORBELL_ names for itself"));
+        Some((
+            format!("Doorbell keeps names such as `{shown}` for itself"),
+            "Use a name that does not begin with DOORBELL_.",
+        ))
+    } else {
+        None
     }
 }

@@ -8,39 +8,56 @@ use crate::support::context;
 fn faults(kind: &str, settings: Value) -> Vec<String> {
     match build(kind, settings.as_object().unwrap(), &context()) {
         Ok(_) => Vec::new(),
-        Err(faults) => faults,
+        Err(faults) => faults.iter().map(ToString::to_string).collect(),
     }
 }
 
 #[test]
 fn an_unknown_kind_or_key_is_told_the_nearest() {
-    assert_eq!(faults("proces", json!({})), ["there is no runner `proces` (did you mean `process`?)"]);
+    assert_eq!(faults("proces", json!({})), ["runner: there is no runner `proces`. Did you mean `process`?"]);
     assert_eq!(
         faults("process", json!({"command": ["env"], "max_ouput": 1})),
-        ["unknown key `max_ouput` (did you mean `max_output`?)"]
+        ["max_ouput: this is not a key of the runner. Did you mean `max_output`?"]
     );
 }
 
 #[test]
 fn every_fault_is_reported_at_once() {
     let given = json!({
-        "command": [], "env": ["A=B", "DOORBELL_ADMIN_TOKEN"], "set_env": {"X": 7}, "stdin": "xml", "max_output": 0,
+        "command": ["x", 1], "env": ["A=B", "DOORBELL_ADMIN_TOKEN", 3], "set_env": {"X": 7}, "stdin": "xml", "max_output": 0,
         "max_log": "lots", "kill_grace": "soon", "cwd": 1, "colour": "red",
     });
-    let found = faults("process", given);
-    for key in [
-        "command",
-        "A=B",
-        "DOORBELL_ADMIN_TOKEN",
-        "set_env.X",
-        "stdin",
-        "max_output",
-        "max_log",
-        "kill_grace",
-        "cwd",
-        "colour",
-    ] {
-        assert!(found.iter().any(|fault| fault.contains(key)), "{key} is not in {found:#?}");
+    let mut found = faults("process", given);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "colour: this is not a key of the runner. Known: command, cwd, env, set_env, stdin, max_output, max_log, kill_grace.",
+            "command.1: this must be a text in quotes",
+            "cwd: this must be a text in quotes",
+            "env.0: `A=B` cannot name an environment variable. Take it out.",
+            "env.1: Doorbell keeps names such as `DOORBELL_ADMIN_TOKEN` for itself. Use a name that does not begin with DOORBELL_.",
+            "env.2: this must be a text in quotes",
+            "kill_grace: this must be a duration such as \"500ms\", \"5s\" or \"10m\"",
+            "max_log: this must be a size such as \"64 KiB\" or \"1 MiB\", above zero",
+            "max_output: this must be a size such as \"64 KiB\" or \"1 MiB\", above zero",
+            "set_env.X: this must be a text in quotes, or the place of a secret. Write \"text\", { env = \"NAME\" } or { file = \"path\" }.",
+            "stdin: `xml` is not a word for this. Use one of \"json\", \"prompt\", \"data\".",
+        ]
+    );
+}
+
+#[test]
+fn a_command_is_a_program_and_its_arguments() {
+    let example = "Write for example command = [\"program\", \"argument\"].";
+    assert_eq!(faults("process", json!({})), [format!("`command` is missing. {example}")]);
+    assert_eq!(
+        faults("process", json!({"command": "cat"})),
+        [format!("command: this must be a list of texts. {example}")]
+    );
+    for empty in [json!([]), json!(["", "x"])] {
+        let told = format!("command: nothing says which program to start. {example}");
+        assert_eq!(faults("process", json!({ "command": empty })), [told]);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use doorbell_agents::Context;
+use doorbell_agents::{Context, SettingFault};
 use doorbell_core::attempt::{Attempt, Envelope, EventFacts, Outcome, RunFacts, Stop};
 use doorbell_core::ports::{Child, OutputSink, Runner, Stream, Verdict};
 use doorbell_core::{Clock, EventId, Name, RunId, Secret, StoreTag, Timestamp};
@@ -131,7 +131,7 @@ pub(crate) fn context() -> Context {
         clock: Clock::by_hand(NOW),
         secret: Arc::new(|value| {
             let text = value.as_str().or_else(|| value.get("env")?.as_str());
-            text.map(Secret::new).ok_or_else(|| "must be a text or { env = \"NAME\" }".into())
+            text.map(Secret::new).ok_or_else(|| SettingFault::new("", "this is no secret", "Write { env = \"NAME\" }."))
         }),
     }
 }

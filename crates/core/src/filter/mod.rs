@@ -21,6 +21,7 @@
 mod budget;
 mod check;
 mod eval;
+mod kind;
 mod said;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,8 @@ mod tests;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+use kind::Kind;
 
 use crate::guard;
 use crate::payload::Paths;
@@ -85,12 +88,28 @@ pub enum Verdict {
 }
 
 impl Filter {
-    /// Compiles `source`. Takes milliseconds and waits for a thread: for the configuration, not for the event's way.
+    /// Compiles `source`, which is to say yes or no. Takes milliseconds and waits for a thread: for the configuration, not
+    /// for the event's way.
+    ///
+    /// # Errors
+    /// Syntax, unknown names, limits, and an expression that cannot say yes or no, whatever the event.
     pub fn compile(source: &str) -> Result<Self, FilterFault> {
+        Self::made(source, Wanted::Truth)
+    }
+
+    /// Compiles `source`, which is to give a text, for [`Filter::eval_text`].
+    ///
+    /// # Errors
+    /// As [`Filter::compile`].
+    pub fn compile_text(source: &str) -> Result<Self, FilterFault> {
+        Self::made(source, Wanted::Text)
+    }
+
+    fn made(source: &str, wanted: Wanted) -> Result<Self, FilterFault> {
         check::source(source)?;
         let text = source.to_owned();
         // The tree is made, measured, and if it is too deep dropped on the thread with the large stack.
-        let compiled = guard::on_large_stack(move || compile(text));
+        let compiled = guard::on_large_stack(move || compile(text, wanted));
         compiled.map_err(|e| FilterFault { message: e.to_string(), at: None })?.map(|c| Self(Arc::new(c)))
     }
 
@@ -135,9 +154,35 @@ impl fmt::Debug for Filter {
     }
 }
 
-fn compile(source: String) -> Result<Compiled, FilterFault> {
+/// What an expression is to give.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Truth,
+    Text,
+    #[cfg(test)]
+    Anything,
+}
+
+impl Wanted {
+    /// Tells of an expression that gives something else for every event.
+    fn check(self, expression: &cel::parser::Expression) -> Result<(), FilterFault> {
+        let kind = kind::of(expression, &mut Vec::new());
+        let (wanted, advice) = match (self, kind) {
+            (Self::Truth, Kind::Text | Kind::Other(_) | Kind::NoTruth) => {
+                ("true or false", "compare it with something, as in `… == 1`")
+            }
+            (Self::Text, Kind::Truth | Kind::Other(_)) => ("a text", "name what is to be the text, or use `string(…)`"),
+            _ => return Ok(()),
+        };
+        let message = format!("this gives {}, and never {wanted}: {advice}", kind.name());
+        Err(FilterFault { message, at: Some((1, 1)) })
+    }
+}
+
+fn compile(source: String, wanted: Wanted) -> Result<Compiled, FilterFault> {
     let program = cel::Program::compile(&source).map_err(|errors| check::parse_fault(&errors, &source))?;
     let paths = check::expression(&program, &source)?;
+    wanted.check(program.expression())?;
     let mut expression = program.expression().clone();
     budget::install(&mut expression);
     eval::probe_patterns(&expression)?;

@@ -89,6 +89,66 @@ fn an_error_is_never_a_pass_and_names_no_value() {
 }
 
 #[test]
+fn an_expression_that_can_never_say_what_it_is_asked_is_refused_and_no_other() {
+    for (source, gives) in [
+        ("1 + 1", "a number"),
+        ("'a' + data.b", "a text"),
+        ("data.a + data.b", "a number, a time, a text or a list"),
+        ("data.n * 2", "a number or a time"),
+        ("-data.n", "a number or a time"),
+        ("event.type", "a text"),
+        ("event['source']", "a text"),
+        ("headers['x-a']", "a text"),
+        ("headers", "a map"),
+        ("size(data.l)", "a number"),
+        ("data.l.size()", "a number"),
+        ("string(data.n)", "a text"),
+        ("timestamp(event.time)", "a time"),
+        ("data.l.map(x, x)", "a list"),
+        ("data.l.filter(x, x > 1)", "a list"),
+        ("[1]", "a list"),
+        ("{'a': 1}", "a map"),
+        ("null", "null"),
+        ("int", "a type"),
+        ("data.a ? 1 : 2", "a number"),
+        ("data.a ? 1 : 'x'", "a number, a time, a text or a list"),
+    ] {
+        let told = Filter::compile(source).unwrap_err();
+        let advice = "compare it with something, as in `… == 1`";
+        assert_eq!(told.message, format!("this gives {gives}, and never true or false: {advice}"), "{source}");
+    }
+    for open in [
+        "true",
+        "data",
+        "data.a",
+        "data['a']",
+        "data.l[0]",
+        "event.verified",
+        "has(data.a)",
+        "!data.a",
+        "data.a ? 1 : data.b",
+        "data.l.exists(event, event.type)",
+        "data.l.all(x, x > 1)",
+        "data.l.exists_one(x, x)",
+        "data.l.exists(headers, headers.a)",
+        "'a' in data.l",
+        "data.l.map(x, x)[0]",
+        "data.a.matches('x')",
+        "type(data.a) == int",
+        "dyn(data.a)",
+    ] {
+        assert!(Filter::compile(open).is_ok(), "{open}");
+    }
+    for (source, gives) in [("data.a == 1", "true or false"), ("1 + 1", "a number"), ("[data.a]", "a list")] {
+        let told = Filter::compile_text(source).unwrap_err().message;
+        assert!(told.starts_with(&format!("this gives {gives}, and never a text: ")), "{source}: {told}");
+    }
+    for text in ["data.id", "data.a + data.b", "event.id + '/' + string(data.n)", "data.a ? event.id : data.id"] {
+        assert!(Filter::compile_text(text).is_ok(), "{text}");
+    }
+}
+
+#[test]
 fn a_fault_says_what_and_where() {
     for (source, at, says) in [
         ("event.type == 'x' &&\n  body.a == 1", Some((2, 3)), "no variable `body`"),
@@ -256,11 +316,19 @@ proptest! {
     fn our_evaluation_agrees_with_cels_own_on_the_projected_body(source in expression(), data in document()) {
         // Numbers differ in kind (cel's own conversion makes every positive number a uint), which `+` and type() see.
         prop_assume!(!source.contains('+'));
-        let filter = Filter::compile(&source).unwrap();
+        let filter = Filter::made(&source, Wanted::Anything).unwrap();
         let body = Body::read(data.to_string().into(), Some("application/json"), &PayloadRule::default()).unwrap();
         let projected = body.project(filter.paths()).unwrap();
         let headers = [("h".to_owned(), "x".to_owned())];
         let scope = Scope { event: facts(), data: &projected, headers: &headers, query: &[] };
+        // What is said of its kind before any event came is so.
+        let kind = kind::of(&filter.0.expression, &mut Vec::new());
+        if matches!(filter.eval(&scope), Verdict::Pass | Verdict::Reject) {
+            prop_assert!(matches!(kind, Kind::Truth | Kind::Open), "{} is {:?}", source, kind);
+        }
+        if filter.eval_text(&scope).is_ok() {
+            prop_assert!(matches!(kind, Kind::Text | Kind::NoTruth | Kind::Open), "{} is {:?}", source, kind);
+        }
         let expected = match reference(&source, &Scope { data: &data, ..scope }) {
             Some(true) => "pass",
             Some(false) => "reject",

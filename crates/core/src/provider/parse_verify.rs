@@ -42,6 +42,9 @@ const SCHEMES: [(&str, SchemeWord); 12] = [
 
 /// Reads the table; the faults are told to the section's report. Beside the scheme the list whose elements carry it.
 pub(super) fn verify(section: Section<'_, '_>) -> Option<(Scheme, Option<Vec<String>>)> {
+    if section.is_misspelt("scheme") {
+        return None;
+    }
     section.required("scheme", "\"hmac\"")?;
     let word = section.word("scheme", &SCHEMES)?;
     let each = section.text("each").and_then(|t| told(&section, t.offset, list_path("each", &t.value)));
@@ -99,7 +102,8 @@ fn signed(section: &Section<'_, '_>, algorithm: Option<Algorithm>) -> Option<Sch
     if templates.is_empty() {
         return None;
     }
-    sound(section, algorithm, key, &templates, timestamp.is_some());
+    // One that is there and wrong has been told.
+    sound(section, algorithm, key, &templates, section.has("timestamp"));
     own_events(section, algorithm, &templates, published.as_ref());
     if let Some(place) = digest.as_ref().filter(|place| !templates.iter().all(|t| t.covers(place))) {
         section.fault(section.offset, format!("`digest` in {place} is not signed, so anybody can renew it"));

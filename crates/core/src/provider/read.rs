@@ -18,6 +18,8 @@ pub struct PresetFault {
     pub file: String,
     /// The line, counted from 1.
     pub line: usize,
+    /// Where it is in the text, in bytes.
+    pub offset: usize,
     /// What is wrong and what to write instead.
     pub message: String,
 }
@@ -37,14 +39,23 @@ impl<'a> Report<'a> {
     pub(super) fn fault(&self, offset: usize, message: impl Into<String>) {
         let before = self.text.as_bytes().get(..offset).unwrap_or_default();
         let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-        let fault = PresetFault { file: self.file.to_owned(), line, message: message.into() };
+        let fault = PresetFault { file: self.file.to_owned(), line, offset, message: message.into() };
         self.faults.borrow_mut().push(fault);
+    }
+
+    /// Takes back what was said at one of these places, if it is that.
+    fn withdraw(&self, offsets: &[usize], is_that: impl Fn(&str) -> bool) {
+        self.faults.borrow_mut().retain(|fault| !(offsets.contains(&fault.offset) && is_that(&fault.message)));
+    }
+
+    fn is_told(&self, offset: usize) -> bool {
+        self.faults.borrow().iter().any(|fault| fault.offset == offset)
     }
 
     /// The faults in the order of their lines.
     pub(super) fn into_faults(self) -> Vec<PresetFault> {
         let mut faults = self.faults.into_inner();
-        faults.sort_by_key(|f| f.line);
+        faults.sort_by_key(|f| f.offset);
         faults
     }
 }
@@ -86,8 +97,11 @@ impl<'a, 'i> Section<'a, 'i> {
     }
 
     fn wrong_type(&self, key: &str, wanted: &str, found: &Spanned<DeValue<'_>>) {
-        let kind = found.get_ref().type_str();
-        self.fault(found.span().start, format!("{} must be {wanted}, not {kind}", self.full(key)));
+        let (kind, offset) = (found.get_ref().type_str(), found.span().start);
+        // A value that is read in two ways is wrong once.
+        if !self.report.is_told(offset) {
+            self.fault(offset, format!("{} must be {wanted}, not {kind}", self.full(key)));
+        }
     }
 
     /// Whether the key is written at all; does not count as asking for it.
@@ -105,6 +119,16 @@ impl<'a, 'i> Section<'a, 'i> {
                 None
             }
         }
+    }
+
+    /// Whether the key is there in another spelling, which is told; for a key that decides which others there are.
+    pub(super) fn is_misspelt(&self, key: &'static str) -> bool {
+        let slip = self.table.keys().find(|word| !self.has(key) && nearest(word.get_ref(), &[key]).is_some());
+        if let Some(slip) = slip {
+            let name = self.full(slip.get_ref());
+            self.fault(slip.span().start, format!("{name} is not known: did you mean `{key}`?"));
+        }
+        slip.is_some()
     }
 
     /// A text that must be there and must not be empty.
@@ -250,6 +274,21 @@ impl<'a, 'i> Section<'a, 'i> {
             }
             let hint = nearest(name, &known)
                 .map_or_else(|| format!("known here: {}", known.join(", ")), |near| format!("did you mean `{near}`?"));
+            if let Some(near) = nearest(name, &known) {
+                // It is there, in another spelling.
+                let near_by = self.table.values().map(|value| value.span().start);
+                let offsets: Vec<usize> = near_by.chain([self.offset]).collect();
+                self.report.withdraw(&offsets, |said| {
+                    said.starts_with(&format!("{} is missing", self.full(near)))
+                        || [
+                            format!("[{near}] is missing"),
+                            format!("`{near}` is missing"),
+                            format!("`{near}` does not say"),
+                        ]
+                        .iter()
+                        .any(|missing| said.contains(missing.as_str()))
+                });
+            }
             self.fault(key.span().start, format!("{} is not known: {hint}", self.full(name)));
         }
     }

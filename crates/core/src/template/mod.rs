@@ -14,6 +14,7 @@
 //! chain of `set`s that each double the last, step by step in the source; the operator wrote it.
 
 mod growth;
+mod names;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use minijinja::value::{Object, ObjectRepr, Serde, ValueKind};
-use minijinja::{
-    Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value as Jinja, filters, tests as checks,
-};
+use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value as Jinja};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
@@ -63,17 +62,17 @@ struct Compiled {
 
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", .line.map(|l| format!(" (line {l})")).unwrap_or_default())]
+#[error("{message}{}", .at.map(|(line, column)| format!(" (line {line}, column {column})")).unwrap_or_default())]
 pub struct TemplateFault {
     /// What is wrong and what to do about it.
     pub message: String,
-    /// The line, from 1, where it is known.
-    pub line: Option<usize>,
+    /// Line and column, from 1, where they are known.
+    pub at: Option<(usize, usize)>,
 }
 
 impl TemplateFault {
     fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), line: None }
+        Self { message: message.into(), at: None }
     }
 }
 
@@ -81,17 +80,22 @@ impl Template {
     /// Compiles `source`; for the configuration, not for the event's way.
     ///
     /// # Errors
-    /// Syntax, unknown names, multiplication, length.
-    pub fn compile(source: &str) -> Result<Self, TemplateFault> {
+    /// Syntax, unknown names, multiplication, length; as far as they can be told apart all at once.
+    pub fn compile(source: &str) -> Result<Self, Vec<TemplateFault>> {
         if source.len() > SOURCE_BYTES_MAX {
             let message = format!("it is {} bytes long; write at most {SOURCE_BYTES_MAX}", source.len());
-            return Err(TemplateFault::new(message));
+            return Err(vec![TemplateFault::new(message)]);
         }
         // Before minijinja sees it: that works constants out while it compiles.
-        let paths = scan::paths(source)?;
+        let scan::Read { paths, unknown } = scan::read(source)?;
         let text = source.to_owned();
         let compiled = guard::on_large_stack(move || compile(text, paths));
-        compiled.map_err(|e| TemplateFault::new(e.to_string()))?.map(|c| Self(Arc::new(c)))
+        let compiled = compiled.map_err(|e| vec![TemplateFault::new(e.to_string())])?;
+        match compiled {
+            Ok(compiled) if unknown.is_empty() => Ok(Self(Arc::new(compiled))),
+            Ok(_) => Err(unknown),
+            Err(faults) => Err(unknown.into_iter().chain(faults).collect()),
+        }
     }
 
     /// The text it was compiled from.
@@ -182,31 +186,44 @@ impl std::fmt::Debug for Template {
     }
 }
 
-fn compile(source: String, paths: Paths) -> Result<Compiled, TemplateFault> {
+fn compile(source: String, paths: Paths) -> Result<Compiled, Vec<TemplateFault>> {
     let mut env = environment();
-    env.add_template_owned(NAME, source.clone()).map_err(|e| fault(&e))?;
-    let template = env.get_template(NAME).map_err(|e| fault(&e))?;
+    env.add_template_owned(NAME, source.clone()).map_err(|e| vec![fault(&e, &source)])?;
+    let template = env.get_template(NAME).map_err(|e| vec![fault(&e, &source)])?;
+    let mut faults = Vec::new();
     for read in template.undeclared_variables(true) {
         let mut steps = read.split('.');
         match (steps.next().unwrap_or_default(), steps.next()) {
             ("event", Some(member)) if !scope::EventFacts::NAMES.contains(&member) => {
                 let known = scope::EventFacts::NAMES.join(", ");
-                return Err(TemplateFault::new(format!("there is no `event.{member}`; there are {known}")));
+                let message = format!("there is no `event.{member}`: there are {known}");
+                faults.push(TemplateFault { message, at: scan::place(&source, &["event", member]) });
             }
             ("event" | "data" | "headers" | "query" | PAYLOAD, _) => {}
             (name, _) => {
-                let message = format!("there is no `{name}`; there are event, data, headers, query and payload");
-                return Err(TemplateFault::new(message));
+                let message = if scan::is_called(&source, name) {
+                    format!(
+                        "there is no function `{name}`: templates have none; there are filters, as in `data.x | upper`"
+                    )
+                } else {
+                    format!("there is no `{name}`: there are event, data, headers, query and payload")
+                };
+                faults.push(TemplateFault { message, at: scan::place(&source, &[name]) });
             }
         }
+    }
+    if !faults.is_empty() {
+        faults.sort_by_key(|fault| fault.at);
+        return Err(faults);
     }
     let places_payload = template.undeclared_variables(false).contains(PAYLOAD);
     Ok(Compiled { source, env, paths, places_payload })
 }
 
-fn fault(error: &Error) -> TemplateFault {
+fn fault(error: &Error, source: &str) -> TemplateFault {
     let message = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
-    TemplateFault { message, line: error.line() }
+    let at = error.range().map(|range| scan::line_column(source, range.start));
+    TemplateFault { message, at: at.or_else(|| error.line().map(|line| (line, 1))) }
 }
 
 /// An environment with nothing in it but what is harmless: no functions, no loader, and of the filters those whose
@@ -219,69 +236,8 @@ fn environment() -> Environment<'static> {
     // For the words of an error; costs nothing until there is one.
     env.set_debug(true);
     env.set_formatter(print);
-    text_filters(&mut env);
-    list_filters(&mut env);
-    env.add_test("defined", checks::is_defined);
-    env.add_test("undefined", checks::is_undefined);
-    env.add_test("none", checks::is_none);
-    env.add_test("string", checks::is_string);
-    env.add_test("number", checks::is_number);
-    env.add_test("integer", checks::is_integer);
-    env.add_test("boolean", checks::is_boolean);
-    env.add_test("true", checks::is_true);
-    env.add_test("false", checks::is_false);
-    env.add_test("sequence", checks::is_sequence);
-    env.add_test("mapping", checks::is_mapping);
-    env.add_test("iterable", checks::is_iterable);
-    env.add_test("startingwith", checks::is_startingwith);
-    env.add_test("endingwith", checks::is_endingwith);
-    env.add_test("eq", checks::is_eq);
-    env.add_test("ne", checks::is_ne);
-    env.add_test("in", checks::is_in);
+    names::add(&mut env);
     env
-}
-
-fn text_filters(env: &mut Environment<'static>) {
-    env.add_filter("upper", filters::upper);
-    env.add_filter("lower", filters::lower);
-    env.add_filter("title", filters::title);
-    env.add_filter("capitalize", filters::capitalize);
-    env.add_filter("trim", filters::trim);
-    env.add_filter("replace", growth::replace);
-    env.add_filter("split", filters::split);
-    env.add_filter("lines", filters::lines);
-    env.add_filter("string", filters::string);
-    env.add_filter("urlencode", filters::urlencode);
-    env.add_filter("default", filters::default);
-    env.add_filter("int", filters::int);
-    env.add_filter("float", filters::float);
-    env.add_filter("round", filters::round);
-    env.add_filter("abs", filters::abs);
-    env.add_filter("tojson", tojson);
-    env.add_filter("truncate", truncate);
-    env.add_filter("unfenced", |text: String| Jinja::from_object(Trusted(text)));
-}
-
-fn list_filters(env: &mut Environment<'static>) {
-    env.add_filter("length", filters::length);
-    env.add_filter("count", filters::length);
-    env.add_filter("join", growth::join);
-    env.add_filter("first", filters::first);
-    env.add_filter("last", filters::last);
-    env.add_filter("sort", filters::sort);
-    env.add_filter("unique", filters::unique);
-    env.add_filter("reverse", filters::reverse);
-    env.add_filter("list", filters::list);
-    env.add_filter("items", filters::items);
-    env.add_filter("dictsort", filters::dictsort);
-    env.add_filter("map", filters::map);
-    env.add_filter("select", filters::select);
-    env.add_filter("reject", filters::reject);
-    env.add_filter("selectattr", filters::selectattr);
-    env.add_filter("rejectattr", filters::rejectattr);
-    env.add_filter("min", filters::min);
-    env.add_filter("max", filters::max);
-    env.add_filter("sum", filters::sum);
 }
 
 /// JSON in one line, without minijinja's escapes for HTML.

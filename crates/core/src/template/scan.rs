@@ -7,6 +7,7 @@
 //! Here every mention of `data` in code counts, whatever is assigned where: at worst a path too many is projected.
 
 use super::TemplateFault;
+use super::names::{FILTERS, TESTS};
 use crate::payload::Paths;
 
 /// The statements a template may have. Left out: `macro`, `call`, `filter`, `include`, `import`, `extends`, `block` and
@@ -14,29 +15,171 @@ use crate::payload::Paths;
 const STATEMENTS: [&str; 13] =
     ["for", "endfor", "if", "elif", "else", "endif", "set", "with", "endwith", "break", "continue", "raw", "endraw"];
 
-/// The body paths that `source` reads.
-pub(super) fn paths(source: &str) -> Result<Paths, TemplateFault> {
-    let mut paths = Paths::default();
-    let mut at = 0;
-    while let Some(found) = source.get(at..).and_then(|rest| rest.find('{')) {
-        at += found;
+/// What was found.
+pub(super) struct Read {
+    /// The body paths that the source reads.
+    pub(super) paths: Paths,
+    /// Filters and tests that there are not.
+    pub(super) unknown: Vec<TemplateFault>,
+}
+
+/// Reads `source`.
+///
+/// # Errors
+/// What minijinja must not even compile, all of it, and unknown names.
+pub(super) fn read(source: &str) -> Result<Read, Vec<TemplateFault>> {
+    let (mut paths, mut unknown, mut refused) = (Paths::default(), Vec::new(), Vec::new());
+    for Tag { kind, tokens } in tags(source) {
+        let tokens = match kind {
+            Tags::Expression => tokens.as_slice(),
+            Tags::Statement => match statement(source, &tokens) {
+                Ok(tokens) => tokens,
+                Err(fault) => {
+                    refused.push(fault);
+                    continue;
+                }
+            },
+        };
+        refused.extend(expression(source, tokens, &mut paths).err());
+        names(source, tokens, &mut unknown);
+    }
+    if refused.is_empty() {
+        return Ok(Read { paths, unknown });
+    }
+    refused.append(&mut unknown);
+    refused.sort_by_key(|fault| fault.at);
+    Err(refused)
+}
+
+/// Where `names`, joined by dots, are first mentioned as a variable.
+pub(super) fn place(source: &str, names: &[&str]) -> Option<(usize, usize)> {
+    tags(source).iter().find_map(|tag| mention(&tag.tokens, names)).map(|(_, at)| line_column(source, at))
+}
+
+/// Whether the first mention of a name is a call.
+pub(super) fn is_called(source: &str, name: &str) -> bool {
+    let tags = tags(source);
+    let first = tags.iter().find_map(|tag| mention(&tag.tokens, &[name]).map(|(rest, _)| rest));
+    matches!(first, Some([Token { text: "(", .. }, ..]))
+}
+
+/// The tokens behind the first mention, and where it is.
+fn mention<'t, 's>(tokens: &'t [Token<'s>], names: &[&str]) -> Option<(&'t [Token<'s>], usize)> {
+    let (first, members) = names.split_first()?;
+    tokens.iter().enumerate().find_map(|(i, token)| {
+        let is_variable = token.kind == Kind::Name && (i == 0 || !matches!(tokens[i - 1].text, "." | "|" | "is"));
+        let mut rest = &tokens[i + 1..];
+        for member in members {
+            rest = match rest {
+                [Token { text: ".", .. }, Token { kind: Kind::Name, text, .. }, rest @ ..] if text == member => rest,
+                _ => return None,
+            };
+        }
+        (is_variable && token.text == *first).then_some((rest, token.at))
+    })
+}
+
+/// Line and column of a byte, from 1.
+pub(super) fn line_column(source: &str, at: usize) -> (usize, usize) {
+    let before = source.get(..at).unwrap_or(source);
+    let start = before.rfind('\n').map_or(0, |i| i + 1);
+    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+}
+
+/// A tag with code in it.
+struct Tag<'s> {
+    kind: Tags,
+    tokens: Vec<Token<'s>>,
+}
+
+#[derive(Clone, Copy)]
+enum Tags {
+    Expression,
+    Statement,
+}
+
+/// The tags of a source, as far as they close.
+fn tags(source: &str) -> Vec<Tag<'_>> {
+    let (mut found, mut at) = (Vec::new(), 0);
+    while let Some(start) = source.get(at..).and_then(|rest| rest.find('{')) {
+        at += start;
         let rest = &source[at..];
         at = if rest.starts_with("{#") {
             rest.find("#}").map_or(source.len(), |end| at + end + 2)
         } else if rest.starts_with("{{") {
             let Some((tokens, end)) = tokens(source, at + 2, "}}") else { break };
-            expression(source, &tokens, &mut paths)?;
+            found.push(Tag { kind: Tags::Expression, tokens });
             end
         } else if rest.starts_with("{%") {
             let Some((tokens, end)) = tokens(source, at + 2, "%}") else { break };
-            let tokens = statement(source, &tokens)?;
-            expression(source, tokens, &mut paths)?;
+            found.push(Tag { kind: Tags::Statement, tokens });
             if is_raw(source, at) { source[end..].find("endraw").map_or(source.len(), |e| end + e) } else { end }
         } else {
             at + 1
         };
     }
-    Ok(paths)
+    found
+}
+
+/// Tells of filters and tests that there are not, also of those that `map`, `select` and the like are given by name.
+fn names(source: &str, tokens: &[Token<'_>], faults: &mut Vec<TemplateFault>) {
+    let mut check = |token: &Token<'_>, word: &str, what: &str, known: &[&str]| {
+        if !known.contains(&word) {
+            let message = format!("there is no {what} `{word:.80}`: {}", super::names::instead(word, known));
+            faults.push(fault(source, token.at, message));
+        }
+    };
+    for (i, token) in tokens.iter().enumerate() {
+        let rest = &tokens[i + 1..];
+        match (token.kind, token.text, rest) {
+            (Kind::Sign, "|", [name @ Token { kind: Kind::Name, .. }, rest @ ..]) => {
+                check(name, dotted(source, name, rest), "filter", FILTERS);
+                match (name.text, rest) {
+                    ("map", [open, given, ..]) if open.text == "(" && is_plain(given) => {
+                        check(given, inner(given), "filter", FILTERS);
+                    }
+                    ("select" | "reject", [open, given, ..]) if open.text == "(" && is_plain(given) => {
+                        check(given, inner(given), "test", TESTS);
+                    }
+                    ("selectattr" | "rejectattr", [open, _, comma, given, ..])
+                        if open.text == "(" && comma.text == "," && is_plain(given) =>
+                    {
+                        check(given, inner(given), "test", TESTS);
+                    }
+                    _ => {}
+                }
+            }
+            (Kind::Name, "is", rest) if i > 0 && tokens[i - 1].text != "." => {
+                let rest = match rest {
+                    [Token { text: "not", .. }, rest @ ..] => rest,
+                    rest => rest,
+                };
+                if let [name @ Token { kind: Kind::Name, .. }, rest @ ..] = rest {
+                    check(name, dotted(source, name, rest), "test", TESTS);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A name with what is joined to it by dots: minijinja reads `a.b` as the one name of a filter.
+fn dotted<'s>(source: &'s str, name: &Token<'s>, mut rest: &[Token<'s>]) -> &'s str {
+    let mut end = name.at + name.text.len();
+    while let [Token { text: ".", .. }, next @ Token { kind: Kind::Name, .. }, behind @ ..] = rest {
+        end = next.at + next.text.len();
+        rest = behind;
+    }
+    source.get(name.at..end).unwrap_or(name.text)
+}
+
+/// Whether a token is a text without an escape.
+fn is_plain(token: &Token<'_>) -> bool {
+    token.kind == Kind::Text && !token.text.contains('\\')
+}
+
+fn inner<'s>(token: &Token<'s>) -> &'s str {
+    token.text.get(1..token.text.len() - 1).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -175,6 +318,5 @@ fn path(mut tokens: &[Token<'_>]) -> Vec<String> {
 }
 
 fn fault(source: &str, at: usize, message: impl Into<String>) -> TemplateFault {
-    let line = source.get(..at).unwrap_or(source).matches('\n').count() + 1;
-    TemplateFault { message: message.into(), line: Some(line) }
+    TemplateFault { message: message.into(), at: Some(line_column(source, at)) }
 }

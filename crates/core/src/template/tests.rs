@@ -74,6 +74,44 @@ fn a_wrong_template_is_refused_with_what_is_wrong() {
 }
 
 #[test]
+fn every_name_that_is_not_there_is_told_at_its_place_before_an_event_comes() {
+    let told = |source: &str| {
+        let faults = Template::compile(source).unwrap_err();
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let source = "a {{ data.x | uper }}\n{% if data.x is unefined %}{% endif %}{{ foo(1) }}\n{{ data.l | map('lowr') | list }}{{ event.typ }} {{ evnt }}";
+    assert_eq!(
+        told(source),
+        "there is no filter `uper`: did you mean `upper`? (line 1, column 15)\n\
+         there is no test `unefined`: did you mean `undefined`? (line 2, column 17)\n\
+         there is no filter `lowr`: did you mean `lower`? (line 3, column 17)\n\
+         there is no function `foo`: templates have none; there are filters, as in `data.x | upper` (line 2, column 42)\n\
+         there is no `event.typ`: there are id, source, type, subject, actor, time, verified (line 3, column 37)\n\
+         there is no `evnt`: there are event, data, headers, query and payload (line 3, column 53)"
+    );
+    for unknown in [
+        "{{ data.x | nofilter }}",
+        "{{ data.x | upper.more }}",
+        "{{ data.l | select('odd') }}",
+        "{{ data.l | selectattr('a', 'odd') }}",
+        "{{ data.l | rejectattr(\"a\", \"odd\") }}",
+        "{% if data.a is not divisibleby(3) %}{% endif %}",
+        "{%- for x in data.l | sorted -%}{% endfor %}",
+    ] {
+        assert!(told(unknown).starts_with("there is no "), "{unknown}");
+    }
+    for known in [
+        "{{ data.l | map(attribute='upr') | list }}",
+        "{{ data.l | selectattr('odd') | list }}",
+        "{{ data.l | map('upper') | select('in', [1]) | list }}",
+        "{% if data.a is not defined and data.is == 1 %}{% endif %}{{ data.x is in data.l }}",
+        "{{ ' | nofilter' }} | nofilter is odd {# {{ x | nofilter }} #}{% raw %}{{ x | nofilter }}{% endraw %}",
+    ] {
+        assert!(Template::compile(known).is_ok(), "{known}");
+    }
+}
+
+#[test]
 fn a_template_that_does_not_end_runs_out_of_steps() {
     let t = "{% for a in data.l %}{% for b in data.l %}{% endfor %}{% endfor %}x";
     assert!(key(t, &json!({"l": vec![0; 2000]})).unwrap_err().contains("steps"));
@@ -129,7 +167,8 @@ fn a_template_cannot_reach_out_or_blow_up() {
         ("{{ namespace(x=1) }}", "`namespace`"),
         ("{{ {'a': 1} }}", "`{`"),
     ] {
-        assert!(Template::compile(source).unwrap_err().message.contains(says), "{source}");
+        let faults = Template::compile(source).unwrap_err();
+        assert!(faults[0].message.contains(says), "{source}: {faults:?}");
     }
     for filter in ["indent(99999999)", "center(99999999)", "format(1)", "tojson(indent=99999999)", "safe"] {
         let template = Template::compile(&format!("{{{{ data.s | {filter} }}}}"));

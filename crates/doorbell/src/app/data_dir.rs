@@ -1,7 +1,7 @@
 //! The admin token: given, or made on the first start in the data directory, for nobody but its owner to read.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use doorbell_core::Secret;
 
@@ -46,22 +46,36 @@ pub(crate) fn admin_token(settings: &ServerSettings) -> Result<(Secret, TokenPla
         return Ok((token.clone(), TokenPlace::Given));
     }
     let path = settings.data_dir.join(TOKEN_FILE);
+    if let Some(token) = token_in(&path)? {
+        return Ok((token, TokenPlace::File(path)));
+    }
     let failed = |error| DataDirError::Token { path: path.clone(), error };
-    match read_text(&path, TOKEN_FILE_BYTES_MAX) {
-        Ok((text, _)) => {
-            let token = text.trim();
-            if token.is_empty() {
-                let why = "the file is empty; delete it and a new one is made";
-                return Err(failed(io::Error::other(why)));
-            }
-            Ok((Secret::new(token), TokenPlace::File(path.clone())))
+    let token = private::random_text().map_err(failed)?;
+    private::write(&path, &format!("{token}\n")).map_err(failed)?;
+    Ok((Secret::new(token), TokenPlace::Made(path)))
+}
+
+/// The token of a file, if there is one.
+fn token_in(path: &Path) -> Result<Option<Secret>, DataDirError> {
+    let failed = |error| DataDirError::Token { path: path.into(), error };
+    match read_text(path, TOKEN_FILE_BYTES_MAX) {
+        Ok((text, _)) if text.trim().is_empty() => {
+            Err(failed(io::Error::other("the file is empty; delete it and a new one is made")))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let token = private::random_text().map_err(failed)?;
-            private::write(&path, &format!("{token}\n")).map_err(failed)?;
-            Ok((Secret::new(token), TokenPlace::Made(path.clone())))
-        }
+        Ok((text, _)) => Ok(Some(Secret::new(text.trim()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(error)),
+    }
+}
+
+/// Why a start would fail over the admin token; nothing is made.
+///
+/// # Errors
+/// [`DataDirError::Token`].
+pub(crate) fn check_token(settings: &ServerSettings) -> Result<(), DataDirError> {
+    match settings.admin_token {
+        Some(_) => Ok(()),
+        None => token_in(&settings.data_dir.join(TOKEN_FILE)).map(drop),
     }
 }
 
@@ -102,7 +116,6 @@ pub(crate) fn warnings(settings: &ServerSettings) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::path::Path;
 
     use super::*;
 

@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use doorbell_core::Secret;
 use doorbell_core::ports::Store;
-use doorbell_core::seal::{BadMasterKey, MasterKey, MasterKeyId, MasterKeys};
+use doorbell_core::seal::{BadMasterKey, KeptSecret, MasterKey, MasterKeys};
+use doorbell_core::vault;
 
 use super::{StartError, private};
-use crate::config::{ServerSettings, read_text};
+use crate::config::{ServerSettings, StoreAt, read_text};
 
 /// The key's file in the data directory.
 const KEY_FILE: &str = "master.key";
@@ -83,14 +84,37 @@ pub(super) async fn master_keys(
     match existing_keys(settings)? {
         Some(keys) => Ok(keys),
         None => {
-            let sealed: Vec<MasterKeyId> = store.secrets().await?.iter().map(|k| k.secret.sealed.key()).collect();
-            if !sealed.is_empty() {
-                let keys: BTreeSet<String> = sealed.iter().map(ToString::to_string).collect();
-                let keys = keys.into_iter().collect::<Vec<_>>().join(", ");
-                return Err(MasterKeyError::Missing { path, count: sealed.len(), keys }.into());
-            }
+            check_missing(&store.secrets().await?, &path)?;
             Ok(Arc::new(MasterKeys::new(make(&path)?, Vec::new())))
         }
+    }
+}
+
+/// A key is made only where nothing was sealed with one that is gone.
+fn check_missing(kept: &[KeptSecret], path: &Path) -> Result<(), MasterKeyError> {
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let keys: BTreeSet<String> = kept.iter().map(|k| k.secret.sealed.key().to_string()).collect();
+    let keys = keys.into_iter().collect::<Vec<_>>().join(", ");
+    Err(MasterKeyError::Missing { path: path.into(), count: kept.len(), keys })
+}
+
+/// Why a start would fail over the master key, as [`master_keys`] and the vault would say it; nothing is made or changed.
+/// Called on a thread that may block.
+///
+/// # Errors
+/// [`StartError`]; also where the store is there and cannot be read.
+pub(crate) fn check_keys(settings: &ServerSettings, store: &StoreAt) -> Result<(), StartError> {
+    let StoreAt::Sqlite(store) = store;
+    let keys = existing_keys(settings)?;
+    if !store.is_file() {
+        return Ok(());
+    }
+    let kept = doorbell_store::all_secrets_of(store)?;
+    match keys {
+        Some(keys) => Ok(vault::check_keys(&kept, &keys)?),
+        None => Ok(check_missing(&kept, &settings.data_dir.join(KEY_FILE))?),
     }
 }
 

@@ -38,10 +38,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Resolved, ServerSettings, StoreAt};
 
-pub(crate) use data_dir::warnings as data_dir_warnings;
 pub use data_dir::{DataDirError, TokenPlace};
+pub(crate) use data_dir::{check_token, warnings as data_dir_warnings};
 pub use master_key::MasterKeyError;
-pub(crate) use master_key::existing_keys;
+pub(crate) use master_key::{check_keys, existing_keys};
 pub use reload::Watcher;
 pub use signals::{Signal, Signals};
 

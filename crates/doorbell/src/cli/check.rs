@@ -1,5 +1,6 @@
 //! `doorbell check`: everything that is wrong with a configuration, at once, before anything is started.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use serde_json::json;
 
 use super::Env;
 use super::screen::Screen;
-use super::serve::load;
-use crate::app::data_dir_warnings;
-use crate::config::{Disk, Fault, Purpose, Resolved, Severity, StoreAt, World, schema};
+use super::serve::read_with;
+use crate::app::{check_keys, check_token, data_dir_warnings};
+use crate::config::{Disk, Fault, Purpose, Resolved, Severity, StoreAt, World, examine, schema};
 
 /// Arguments of `doorbell check`.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,15 +44,22 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
     let env = env.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
     let fetch = doorbell_net::Client::new().context("cannot make the HTTP client")?;
     let world = World { env: Arc::new(env), files: Arc::new(Disk), fetch: Arc::new(fetch), clock: Clock::system() };
-    let outcome = load(&args.config, &world, Purpose::Check).await?;
-    let (faults, summary) = match &outcome {
-        Ok(resolved) => {
-            let mut faults = resolved.warnings.clone();
-            faults.extend(surroundings(&args, resolved));
-            (faults, summary(resolved))
-        }
-        Err(faults) => (faults.clone(), String::new()),
-    };
+    let (resolved, mut faults) = read_with(&args.config, &world, Purpose::Check, examine).await?;
+    let is_good = faults.iter().all(|f| f.severity != Severity::Error);
+    let resolved = resolved.map(Arc::new);
+    if let Some(resolved) = resolved.clone() {
+        let told = faults.clone();
+        let file = args.config.display().to_string();
+        let found = tokio::task::spawn_blocking(move || {
+            let mut found = surroundings(&resolved, &told);
+            if is_good {
+                found.extend(idle(&file, &resolved));
+            }
+            found
+        });
+        faults.extend(found.await.context("looking around broke off")?);
+        faults.sort_by_key(|f| (f.line, f.column));
+    }
     let errors = faults.iter().filter(|f| f.severity == Severity::Error).count();
     let warnings = faults.len() - errors;
     if args.json {
@@ -59,7 +67,9 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
         screen.line(serde_json::to_string_pretty(&printed)?)?;
     } else {
         faults.iter().try_for_each(|fault| screen.line(fault))?;
-        outcome.iter().flat_map(stored).try_for_each(|note| screen.line(note))?;
+        let good = resolved.filter(|_| is_good);
+        good.iter().flat_map(|resolved| stored(resolved)).try_for_each(|note| screen.line(note))?;
+        let summary = good.map_or_else(String::new, |resolved| summary(&resolved));
         let file = args.config.display();
         screen.line(match errors {
             0 => format!("{file} is good: {summary}, {}", count(warnings, "warning")),
@@ -83,42 +93,49 @@ fn stored(resolved: &Resolved) -> Vec<String> {
     named.map(tell).collect()
 }
 
-/// What the file does not say but its use needs: that the directories can be written, the certificate fits its key.
-fn surroundings(args: &CheckArgs, resolved: &Resolved) -> Vec<Fault> {
-    let file = args.config.display().to_string();
-    let mut faults = idle(&file, resolved);
-    let open = data_dir_warnings(&resolved.server);
-    faults.extend(open.into_iter().map(|problem| Fault::whole_file(Severity::Warning, file.clone(), problem)));
-    let mut fault = |key: &str, problem: String, advice: &str| {
-        faults.push(Fault {
-            severity: Severity::Error,
-            file: args.config.display().to_string(),
-            line: 1,
-            column: 1,
-            key: key.into(),
-            problem,
-            advice: advice.into(),
-        });
-    };
+/// What the file does not say but its use needs: that the directories can be written, the certificate fits its key, and the
+/// master key opens what the store holds. What was told of a key is not told again. Called on a thread that may block.
+fn surroundings(resolved: &Resolved, told: &[Fault]) -> Vec<Fault> {
+    let is_told = |key: &str| told.iter().any(|f| f.severity == Severity::Error && f.key.starts_with(key));
+    let (server, places) = (&resolved.server, &resolved.places);
+    let error = |key: &str, problem: String, advice: String| places.fault(Severity::Error, key, problem, advice);
+    let open = data_dir_warnings(server).into_iter().filter(|_| !is_told("server.data_dir"));
+    let mut faults: Vec<Fault> =
+        open.map(|problem| places.fault(Severity::Warning, "server.data_dir", problem, "")).collect();
     let StoreAt::Sqlite(store) = &resolved.store;
     let store_dir = store.parent().map(PathBuf::from).unwrap_or_default();
-    for (key, dir) in [("server.data_dir", &resolved.server.data_dir), ("store.url", &store_dir)] {
+    let mut seen = BTreeSet::new();
+    for (key, dir) in [("server.data_dir", &server.data_dir), ("store.url", &store_dir)] {
         // The nearest directory that is there decides: the rest is made on the first start.
-        let nearest = dir.ancestors().find(|d| d.exists());
-        let Some(nearest) = nearest else { continue };
+        let Some(nearest) = dir.ancestors().find(|d| d.exists()).filter(|_| !is_told(key)) else { continue };
+        // Without a URL of its own the store is in the data directory.
+        if !seen.insert(nearest) {
+            continue;
+        }
         if !nearest.is_dir() {
-            fault(key, format!("`{}` is a file, not a directory", nearest.display()), "Name another path.");
+            let problem = format!("`{}` is a file, not a directory", nearest.display());
+            faults.push(error(key, problem, "Name another path.".into()));
         } else if !is_writable(nearest) {
-            fault(
-                key,
-                format!("`{}` cannot be written by this user", nearest.display()),
-                "Name another path, or change its owner.",
-            );
+            let problem = format!("`{}` cannot be written by this user", nearest.display());
+            faults.push(error(key, problem, "Name another path, or change its owner.".into()));
         }
     }
-    let tls = resolved.server.tls.as_ref().map(|tls| doorbell_server::Tls::from_pem_files(&tls.cert, &tls.key));
-    if let Some(Err(error)) = tls {
-        fault("server.tls", error.to_string(), "");
+    let tls = server.tls.as_ref().filter(|_| !is_told("server.tls"));
+    if let Some(Err(why)) = tls.map(|tls| doorbell_server::Tls::from_pem_files(&tls.cert, &tls.key)) {
+        faults.push(error("server.tls", why.to_string(), String::new()));
+    }
+    if !is_told("server.data_dir") && !is_told("server.admin_token") {
+        let wrong = check_token(server).err();
+        faults.extend(wrong.map(|why| error("server.data_dir", why.to_string(), String::new())));
+    }
+    if !["server.data_dir", "server.master_key", "store.url"].iter().any(|key| is_told(key)) {
+        // A start says both in one line.
+        let in_two = |text: String| match text.split_once(". ") {
+            Some((problem, advice)) => (problem.to_owned(), format!("{}.", advice.trim_end_matches('.'))),
+            None => (text, String::new()),
+        };
+        let wrong = check_keys(server, &resolved.store).err().map(|why| in_two(why.to_string()));
+        faults.extend(wrong.map(|(problem, advice)| error("server.master_key", problem, advice)));
     }
     faults
 }

@@ -215,6 +215,16 @@ fn watched(file: &Path, resolved: &Resolved) -> Vec<PathBuf> {
 
 /// Reads and resolves a file, off the runtime: compiling expressions takes milliseconds each.
 pub(super) async fn load(file: &Path, world: &World, purpose: Purpose) -> Result<Result<Resolved, Vec<Fault>>> {
+    read_with(file, world, purpose, config::resolve).await
+}
+
+/// Reads a configuration's file and hands it on.
+pub(super) async fn read_with<T: Send + 'static>(
+    file: &Path,
+    world: &World,
+    purpose: Purpose,
+    read: fn(Input<'_>, &World) -> T,
+) -> Result<T> {
     let (file, world) = (file.to_path_buf(), world.clone());
     let read = move || {
         let (text, _) = config::read_text(&file, config::CONFIG_BYTES_MAX).with_context(|| {
@@ -223,7 +233,7 @@ pub(super) async fn load(file: &Path, world: &World, purpose: Purpose) -> Result
         let base = file.parent().unwrap_or(Path::new("")).to_path_buf();
         let base = std::path::absolute(&base).or_else(|_| std::path::absolute(".")).unwrap_or(base);
         let name = file.display().to_string();
-        Ok(config::resolve(Input { text: &text, file: &name, base: &base, purpose }, &world))
+        Ok(read(Input { text: &text, file: &name, base: &base, purpose }, &world))
     };
     tokio::task::spawn_blocking(read).await.context("reading the configuration broke off")?
 }

@@ -20,12 +20,13 @@ use tokio::sync::Semaphore;
 
 use super::Cx;
 use super::agents;
+use super::contracts::rung;
 use super::secrets::Secrets;
 use super::section::At;
 use super::server::{ServerSettings, above_zero, body_limit, quota, timeout};
 use super::sources::SECRET_BYTES_MIN;
 use super::values::ContractAuth;
-use super::written::{AcpAgentTable, ContractTable, Named, Written};
+use super::written::{AcpAgentTable, ContractTable, Named, TriggerWritten, Written};
 
 /// The name in the file.
 pub(super) const NAME: &str = "agentex";
@@ -83,6 +84,7 @@ pub(super) fn rings(written: &Written, trigger: &str) -> bool {
 
 /// What the table is resolved with.
 pub(super) struct Around<'a> {
+    pub(super) written: &'a Written,
     pub(super) sources: &'a [Source],
     pub(super) server: &'a ServerSettings,
     pub(super) secrets: &'a Secrets<'a>,
@@ -104,12 +106,9 @@ pub(super) fn agentex(named: &Named<ContractTable>, listen: Option<SocketAddr>, 
             Access::Token
         }
     };
-    if let Some(at) = &named.table.serve {
-        let problem = "`serve` means nothing to the contract `agentex`";
-        cx.report.error(at.offset, &key, problem, format!("Write [{key}.agents.NAME] with an `acp_url`."));
-    }
     let written = named.table.agents.iter().flat_map(|at| &at.value);
-    if named.table.agents.as_ref().is_none_or(|at| at.value.is_empty()) {
+    let is_told = cx.report.is_told_within(&format!("{key}.agents"));
+    if !is_told && named.table.agents.as_ref().is_none_or(|at| at.value.is_empty()) {
         let advice = format!("Add [{key}.agents.NAME] with an `acp_url`.");
         cx.report.error(named.name.offset, &key, "this contract has no agents", advice);
     }
@@ -153,6 +152,7 @@ fn agent(name: &Name, at: &At<AcpAgentTable>, around: &Around<'_>) -> Option<Acp
     let mode = match (&table.acp_url, &table.trigger) {
         (Some(url), None) => forward(url, at, &key, around).map(Mode::Forward),
         (None, Some(trigger)) => queue(trigger, table, &key, around).map(Mode::Queue),
+        (None, None) if ["acp_url", "trigger"].iter().any(|part| cx.report.is_told(&format!("{key}.{part}"))) => None,
         (None, None) => {
             let advice = "Add acp_url = \"http://…\" to pass requests on, or trigger = \"…\" to queue them.";
             cx.report.error(at.offset, &key, "nothing says what becomes of requests", advice);
@@ -165,7 +165,11 @@ fn agent(name: &Name, at: &At<AcpAgentTable>, around: &Around<'_>) -> Option<Acp
         }
     };
     let twin = around.sources.iter().find(|s| s.name == *name);
-    let own_trigger = |s: &Source| matches!(&mode, Some(Mode::Queue(t)) if s.triggers.iter().any(|own| own.name == *t));
+    // As written: a trigger with faults is the agent's own all the same.
+    let named = |t: &Named<TriggerWritten>| table.trigger.as_ref().is_some_and(|at| at.value == t.name.value);
+    let is_told = cx.report.is_told(&format!("{key}.trigger"));
+    let own_trigger =
+        |s: &Source| is_told || around.written.triggers.iter().any(|t| named(t) && t.listens_to(s.name.as_str()));
     if let Some(source) = twin.filter(|s| !own_trigger(s)) {
         let problem = format!("`{}` is the name of a source, and decisions are told apart by it", source.name);
         cx.report.error(at.offset, &key, problem, "Give one of them another name.");
@@ -231,21 +235,7 @@ fn queue(trigger: &At<String>, table: &AcpAgentTable, key: &str, around: &Around
         let problem = format!("`{word}` means nothing to an agent with a trigger");
         cx.report.error(offset, key, problem, "Set it on the trigger, its source or its agent, or leave it out.");
     }
-    let triggers = around.sources.iter().flat_map(|s| s.triggers.iter().map(move |t| (s, &t.name)));
-    match triggers.clone().find(|(_, name)| name.as_str() == trigger.value) {
-        Some((source, _)) if source.webhook().is_none() => {
-            let problem = format!("the source of trigger `{:.80}` takes no webhooks", trigger.value);
-            cx.report.error(trigger.offset, &format!("{key}.trigger"), problem, "Name a trigger of a webhook source.");
-            None
-        }
-        Some((_, name)) => Some(name.clone()),
-        None => {
-            let known: Vec<&str> = triggers.map(|(_, name)| name.as_str()).collect();
-            let (problem, advice) = agents::unknown("trigger", &trigger.value, &known);
-            cx.report.error(trigger.offset, &format!("{key}.trigger"), problem, advice);
-            None
-        }
-    }
+    rung(trigger, &format!("{key}.trigger"), (around.written, around.sources), cx).map(|(name, _)| name)
 }
 
 /// The agent's door. Its own check lets nobody in: the contract brings one for each request.

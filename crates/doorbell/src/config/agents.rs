@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use doorbell_agents::SettingFault;
 use doorbell_core::Name;
 use doorbell_core::agent::Agent;
 use doorbell_core::breaker::Settings;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::dress;
 use super::fault::{nearest, suggest};
 use super::secrets::{Secrets, for_agents, json_place};
-use super::section::At;
+use super::section::{At, Json};
 use super::server::{above_zero, timeout};
 use super::values::{SecretAt, lasting_text};
 use super::written::{AgentTable, AgentWritten, BreakerTable, Named, RetriesTable, Written};
@@ -78,6 +79,7 @@ fn agent(named: &Named<AgentWritten>, written: &Written, cx: &Cx<'_>, secrets: &
             .ok(),
     };
     program(own.get("command").filter(|_| kind == "process"), &key, cx);
+    directory(own.get("cwd").filter(|_| kind == "process"), &key, cx);
     variables(own.get("env").filter(|_| kind == "process"), &key, cx);
     Some(Agent {
         name: name?,
@@ -106,6 +108,9 @@ fn kind(common: &AgentTable, at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<
         return None;
     }
     let Some(runner) = &common.runner else {
+        if cx.report.is_told(&format!("{key}.runner")) || cx.report.is_told(&format!("{key}.preset")) {
+            return None;
+        }
         let problem = "this agent has no runner";
         cx.report.error(
             at.offset,
@@ -133,15 +138,23 @@ fn kind(common: &AgentTable, at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<
 
 fn retries(written: &Option<At<RetriesTable>>, key: &str, cx: &Cx<'_>) -> Retries {
     let default = Retries::default();
-    let Some(At { value, offset }) = written else { return default };
+    let Some(At { value, .. }) = written else { return default };
     let retries = Retries {
         max: value.max.as_ref().map_or(default.max, |m| m.value),
         backoff: value.backoff.as_ref().map_or(default.backoff, |b| b.value.0),
         max_backoff: value.max_backoff.as_ref().map_or(default.max_backoff, |b| b.value.0),
     };
-    if retries.max_backoff < retries.backoff {
-        let problem = "max_backoff is shorter than backoff";
-        cx.report.error(*offset, &format!("{key}.retries"), problem, "Make max_backoff at least as long.");
+    let key = format!("{key}.retries");
+    let is_told = ["backoff", "max_backoff"].iter().any(|part| cx.report.is_told(&format!("{key}.{part}")));
+    if retries.max_backoff < retries.backoff && !is_told {
+        let (part, at, is) = match (&value.backoff, &value.max_backoff) {
+            (Some(at), None) => ("backoff", at, "longer than `max_backoff`"),
+            (_, Some(at)) => ("max_backoff", at, "shorter than `backoff`"),
+            (None, None) => return retries,
+        };
+        let other = if part == "backoff" { retries.max_backoff } else { retries.backoff };
+        let problem = format!("this is {is} ({})", lasting_text(other));
+        cx.report.error(at.offset, &format!("{key}.{part}"), problem, "Make max_backoff at least as long as backoff.");
     }
     retries
 }
@@ -158,29 +171,41 @@ fn breaker(written: &Option<At<BreakerTable>>, key: &str, cx: &Cx<'_>) -> Option
 
 /// Files of secrets in the runner's own keys: they are watched, and warned of when open to others.
 fn note_secret_files(named: &Named<AgentWritten>, key: &str, secrets: &Secrets<'_>) {
-    for (name, at) in &named.table.own {
-        let nested = at.value.as_object().into_iter().flat_map(Map::values);
-        let listed = at.value.as_array().into_iter().flatten();
-        for value in std::iter::once(&at.value).chain(nested).chain(listed) {
+    for (name, json) in &named.table.own {
+        let nested =
+            json.value.as_object().into_iter().flatten().map(|(part, value)| (format!("{name}.{part}"), value));
+        let listed = json.value.as_array().into_iter().flatten().enumerate();
+        let listed = listed.map(|(part, value)| (format!("{name}.{part}"), value));
+        for (at, value) in std::iter::once(((*name).to_owned(), &json.value)).chain(nested).chain(listed) {
             if let Ok(SecretAt::File(file)) = json_place(value) {
-                secrets.note_file(at.offset, &format!("{key}.{name}"), &file);
+                secrets.note_file(json.place(&at), &format!("{key}.{name}"), &file);
             }
         }
     }
 }
 
-/// Puts a runner's sentence at the key it names.
-fn tell(fault: &str, named: &Named<AgentWritten>, key: &str, cx: &Cx<'_>) {
-    let word = fault.split('`').nth(1).unwrap_or_default();
-    let first = word.split(['.', '[', ' ']).next().unwrap_or_default();
+/// Puts what a runner says of a setting at its place.
+fn tell(fault: &SettingFault, named: &Named<AgentWritten>, key: &str, cx: &Cx<'_>) {
+    let first = fault.at.split('.').next().unwrap_or_default();
     match named.table.own.get(first) {
-        Some(at) => cx.report.error(at.offset, &format!("{key}.{first}"), fault, ""),
-        None => cx.report.error(named.name.offset, key, fault, ""),
+        // The place in a list is told by the column.
+        Some(json) => {
+            let named = fault.at.split('.').take_while(|part| !part.bytes().all(|b| b.is_ascii_digit()));
+            let key = format!("{key}.{}", named.collect::<Vec<_>>().join("."));
+            cx.report.error(json.place(&fault.at), &key, &fault.problem, &fault.advice);
+        }
+        None => {
+            // What is missing is called by its name, in another spelling it has been told already.
+            let missing = fault.problem.split('`').nth(1).unwrap_or_default();
+            if !cx.report.is_told(&format!("{key}.{missing}")) {
+                cx.report.error(named.name.offset, key, &fault.problem, &fault.advice);
+            }
+        }
     }
 }
 
 /// Looks for the program of a process agent: now is a better time to hear of a slip than the first event.
-fn program(command: Option<&At<Value>>, key: &str, cx: &Cx<'_>) {
+fn program(command: Option<&Json>, key: &str, cx: &Cx<'_>) {
     let Some(at) = command else { return };
     let Some(program) = at.value.get(0).or(Some(&at.value)).and_then(Value::as_str).filter(|p| !p.is_empty()) else {
         return;
@@ -204,11 +229,28 @@ fn program(command: Option<&At<Value>>, key: &str, cx: &Cx<'_>) {
     }
 }
 
+/// Looks for the directory that a process agent starts in.
+fn directory(cwd: Option<&Json>, key: &str, cx: &Cx<'_>) {
+    let Some((at, text)) = cwd.and_then(|at| Some((at, at.value.as_str()?))) else { return };
+    let path = cx.path(text);
+    if cx.world.files.is_directory(&path) {
+        return;
+    }
+    let problem = format!("`{}` is no directory, and the agent is to start in it", path.display());
+    let (key, advice) = (format!("{key}.cwd"), "Make it, or name another.");
+    match cx.purpose {
+        Purpose::Check => cx.report.error(at.offset, &key, problem, advice),
+        Purpose::Serve => cx.report.warning(at.offset, &key, problem, advice),
+    }
+}
+
 /// Warns of variables that the agent is to be given and that are not there: most often a key of its model, without which
 /// every run fails.
-fn variables(env: Option<&At<Value>>, key: &str, cx: &Cx<'_>) {
+fn variables(env: Option<&Json>, key: &str, cx: &Cx<'_>) {
     let Some(at) = env else { return };
     let names = at.value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    // One that cannot be a name has been told.
+    let names = names.filter(|name| !name.is_empty() && !name.contains('=') && !name.starts_with("DOORBELL_"));
     let unset: Vec<String> = names
         .filter(|name| !cx.world.env.contains_key(std::ffi::OsStr::new(name)))
         .map(|name| format!("`{name:.80}`"))
@@ -248,12 +290,21 @@ fn shown(kind: &str, own: &Map<String, Value>, time_limit: Duration, concurrency
     Value::Object(shown)
 }
 
-/// `there is no agent …`, with the nearest there is.
-pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> (String, String) {
-    let advice = match nearest(word, known.iter().copied()) {
-        Some(near) => format!("Did you mean `{near}`?"),
-        None if known.is_empty() => format!("Add a table [{what}s.{word}]."),
-        None => format!("Add a table [{what}s.{word}], or use one of: {}.", known.join(", ")),
+/// Tells that there is no agent, source or trigger of this name, with the nearest there is; nothing if the table is there
+/// and could not be read.
+pub(super) fn tell_unknown(what: &str, at: &At<String>, key: &str, known: &[&str], cx: &Cx<'_>) {
+    let word = &at.value;
+    if cx.report.is_told(&format!("{what}s")) || cx.report.is_told(&format!("{what}s.{word}")) {
+        return;
+    }
+    let table = Name::new(word).ok().map(|name| format!("Add a table [{what}s.{name}]"));
+    let list = (!known.is_empty()).then(|| format!("se one of: {}.", known.join(", ")));
+    let advice = match (nearest(word, known.iter().copied()), table, list) {
+        (Some(near), _, _) => format!("Did you mean `{near}`?"),
+        (None, Some(table), Some(list)) => format!("{table}, or u{list}"),
+        (None, Some(table), None) => format!("{table}."),
+        (None, None, Some(list)) => format!("U{list}"),
+        (None, None, None) => format!("Add a table [{what}s.NAME] and name it here."),
     };
-    (format!("there is no {what} `{word:.80}`"), advice)
+    cx.report.error(at.offset, key, format!("there is no {what} `{word:.80}`"), advice);
 }

@@ -19,6 +19,9 @@ const ID: &str = "client-cert";
 pub(super) fn preset(auth: &At<Auth>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
     let key = format!("{}.client_cert", given.key);
     let Some(At { value: table, offset }) = &given.table.client_cert else {
+        if cx.report.is_told(&key) {
+            return None;
+        }
         let problem = "nothing says which client certificates are let in";
         let advice = "Add client_cert = { form = \"xfcc\", sans = [\"dns:partner.example\"] } or the like.";
         cx.report.error(auth.offset, &key, problem, advice);
@@ -31,6 +34,11 @@ pub(super) fn preset(auth: &At<Auth>, given: &Given<'_>, cx: &Cx<'_>) -> Option<
     let fingerprints = each(&table.fingerprints, &format!("{key}.fingerprints"), hex, Fingerprint::parse, cx);
     let subjects = each(&table.subjects, &format!("{key}.subjects"), "the whole subject", subject, cx);
     let rule = ClientCertRule { told: told?, subjects: subjects?, sans: sans?, fingerprints: fingerprints? };
+    if rule.is_open()
+        && ["subjects", "sans", "fingerprints"].iter().any(|list| cx.report.is_told(&format!("{key}.{list}")))
+    {
+        return None;
+    }
     if rule.is_open() {
         let problem = "no subject, alternative name or fingerprint is listed, and every certificate would be let in";
         cx.report.error(*offset, &key, problem, "Add subjects, sans or fingerprints.");
@@ -54,7 +62,10 @@ pub(super) fn preset(auth: &At<Auth>, given: &Given<'_>, cx: &Cx<'_>) -> Option<
 
 /// Tells where a proxy has to be named that is not: without one nobody would be let in.
 pub(super) fn check_proxies(preset: &Preset, given: &Given<'_>, is_any_trusted: Trusted, cx: &Cx<'_>) {
-    if matches!(preset.scheme, Scheme::ClientCert(_)) && is_any_trusted == Trusted::Nobody {
+    if matches!(preset.scheme, Scheme::ClientCert(_))
+        && is_any_trusted == Trusted::Nobody
+        && !cx.report.is_told("server.trusted_proxies")
+    {
         let offset = given.table.client_cert.as_ref().map_or(given.name.offset, |at| at.offset);
         let problem = "the proof is in a header of a proxy, and no proxy is trusted";
         let advice = "Name it in server.trusted_proxies, and have it take these headers out of what its clients send.";
@@ -71,6 +82,9 @@ pub(super) enum Trusted {
 
 fn told(table: &ClientCertTable, offset: usize, key: &str, cx: &Cx<'_>) -> Option<Told> {
     let Some(form) = &table.form else {
+        if cx.report.is_told(&format!("{key}.form")) {
+            return None;
+        }
         let problem = "nothing says how the proxy tells of the certificate";
         cx.report.error(offset, key, problem, "Add form = \"xfcc\", \"headers\" or \"certificate\".");
         return None;

@@ -1,7 +1,6 @@
 //! `[contracts.*]`: the wires of other systems, each with what it serves. A contract rings a trigger that stands in the
 //! file; how its sender is checked is the business of that trigger's source, so no contract opens what a source closes.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use doorbell_core::Name;
@@ -9,12 +8,11 @@ use doorbell_core::allowed::Allowed;
 use doorbell_core::source::Source;
 use doorbell_server::Contracts;
 use doorbell_server::contracts::{
-    Aether, CONTRACT, Datalayer, Pattern, Promptise, Reading, STANDING_PATHS, Served, Wire, names_a_host,
+    Aether, Datalayer, Pattern, Promptise, Reading, STANDING_PATHS, Served, Wire, names_a_host,
 };
 
 use super::Cx;
 use super::agentex;
-use super::agents::unknown;
 use super::fault::suggest;
 use super::secrets::Secrets;
 use super::section::At;
@@ -22,18 +20,55 @@ use super::server::ServerSettings;
 use super::values::{ContractAuth, PatternWord};
 use super::written::{ContractTable, Named, ServeTable, Written};
 
+mod collisions;
+
+use collisions::{Listens, check_listeners, check_made, check_twins};
+
 /// The contracts that there are.
 const KNOWN: &[&str] = &["datalayer", "promptise", "almyty", "aether", agentex::NAME];
+/// The keys of its tables that each contract takes: its own, and those of `serve.ID`.
+const TAKEN: &[(&str, &[&str], &[&str])] = &[
+    (
+        "datalayer",
+        &["listen", "auth", "serve"],
+        &["trigger", "listen", "enabled", "event_source", "description", "allowed_ips", "metadata"],
+    ),
+    ("promptise", &["listen", "auth", "serve"], &["trigger", "listen", "path"]),
+    ("almyty", &["listen", "auth", "serve"], &["trigger", "listen"]),
+    ("aether", &["listen", "auth", "serve"], &["trigger", "listen", "path", "pattern", "input"]),
+    (agentex::NAME, &["listen", "auth", "account_id", "agents"], &[]),
+];
+
+/// Which keys a contract's table takes, by the table's full key; none for other tables, which take all that they have.
+pub(super) fn taken(key: &str) -> Option<&'static [&'static str]> {
+    let mut parts = key.strip_prefix("contracts.")?.splitn(3, '.');
+    let contract = parts.next()?;
+    let (_, own, serve) = TAKEN.iter().find(|(name, ..)| *name == contract)?;
+    match (parts.next(), parts.next()) {
+        (None, _) => Some(own),
+        (Some("serve"), Some(_)) if own.contains(&"serve") => Some(serve),
+        _ => None,
+    }
+}
+
 /// What their clients may call things: it stands in a path, as it is.
 const ID_BYTES_MAX: usize = 128;
 
 /// What one thing served is made with.
 struct Serving<'a> {
-    contract: &'a str,
     key: String,
-    table: &'a At<ServeTable>,
-    source: &'a Source,
+    table: &'a ServeTable,
+    /// None if the trigger is not there, or has faults.
+    source: Option<&'a Source>,
     cx: &'a Cx<'a>,
+}
+
+/// Something served, with where it stands in the file.
+struct Entry {
+    served: Served,
+    key: String,
+    /// Where its path is written, else its table.
+    offset: usize,
 }
 
 pub(super) fn contracts(
@@ -43,7 +78,8 @@ pub(super) fn contracts(
     secrets: &Secrets<'_>,
     cx: &Cx<'_>,
 ) -> Contracts {
-    let (mut served, mut with_agents) = (Vec::new(), None);
+    let (mut entries, mut with_agents) = (Vec::new(), None);
+    let listens = Listens::new(server, cx);
     for named in &written.contracts {
         let contract = named.name.value.as_str();
         let key = format!("contracts.{contract}");
@@ -52,62 +88,40 @@ pub(super) fn contracts(
             cx.report.error(named.name.offset, &key, problem, suggest(contract, KNOWN.iter().copied()));
             continue;
         }
-        let listen = listen(&named.table.listen, &key, server, cx);
+        let listen = listens.take(&named.table.listen, &key);
         if contract == agentex::NAME {
-            let around = agentex::Around { sources, server, secrets, cx };
+            let around = agentex::Around { written, sources, server, secrets, cx };
             with_agents = Some(agentex::agentex(named, listen, &around));
             continue;
         }
-        check_not_agents(named, &key, cx);
         let reading = reading(named, &key, cx);
-        let entries = named.table.serve.iter().flat_map(|at| &at.value);
-        if named.table.serve.as_ref().is_none_or(|at| at.value.is_empty()) {
+        let tables = named.table.serve.iter().flat_map(|at| &at.value);
+        let is_told = cx.report.is_told_within(&format!("{key}.serve"));
+        if !is_told && named.table.serve.as_ref().is_none_or(|at| at.value.is_empty()) {
             let problem = "this contract serves nothing";
             cx.report.error(named.name.offset, &key, problem, format!("Add [{key}.serve.ID] with a `trigger`."));
         }
-        for (id, table) in entries {
+        for (id, at) in tables {
             let key = format!("{key}.serve.{id}");
-            let own = self::listen(&table.value.listen, &key, server, cx);
-            let Some((trigger, source)) = trigger(id, table, &key, sources, cx) else { continue };
-            let serving = Serving { contract, key, table, source, cx };
+            let own = listens.take(&at.value.listen, &key);
+            let rung = trigger(id, at, &key, (written, sources), cx);
+            let serving = Serving { key, table: &at.value, source: rung.as_ref().map(|(_, source)| *source), cx };
             let listen = own.or(listen);
-            let Some(wire) = serving.wire(listen.unwrap_or(server.listen)) else { continue };
-            served.push(Served { id: id.clone(), trigger, listen, reading, wire });
+            // Looked at even where nothing can be served, so that all faults are told.
+            let wire = serving.wire(contract, listen.unwrap_or(server.listen));
+            let (Some((trigger, _)), Some(wire)) = (rung, wire) else { continue };
+            let offset = at.value.path.as_ref().map_or(at.offset, |path| path.offset);
+            let served = Served { id: id.clone(), trigger, listen, reading, wire };
+            entries.push(Entry { served, key: serving.key, offset });
         }
     }
-    check_made(&served, sources, written, cx);
-    check_twins(&served, sources, written, cx);
-    check_listeners(&served, sources, written, cx);
-    Contracts::new(served).with_agentex(with_agents)
-}
-
-/// Tells of keys that only the contract with agents takes.
-fn check_not_agents(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) {
-    let given = [
-        ("agents", named.table.agents.as_ref().map(|a| a.offset)),
-        ("account_id", named.table.account_id.as_ref().map(|a| a.offset)),
-    ];
-    for (word, offset) in given.into_iter().filter_map(|(word, at)| Some((word, at?))) {
-        let problem = format!("`{word}` means nothing to the contract `{}`", named.name.value);
-        cx.report.error(offset, key, problem, "Leave it out.");
-    }
-}
-
-/// The address of an own listener; port 0 would leave nobody knowing where it is.
-fn listen(at: &Option<At<String>>, key: &str, server: &ServerSettings, cx: &Cx<'_>) -> Option<SocketAddr> {
-    let at = at.as_ref()?;
-    let key = format!("{key}.listen");
-    let Some(address) = at.value.parse::<SocketAddr>().ok().filter(|a| a.port() != 0) else {
-        let problem = format!("`{:.80}` is not an address with a port", at.value);
-        cx.report.error(at.offset, &key, problem, "Write for example \"127.0.0.1:9090\".");
-        return None;
-    };
-    if address == server.listen {
-        let problem = "this is the server's own address";
-        cx.report.error(at.offset, &key, problem, "Leave `listen` out to serve the contract there.");
-        return None;
-    }
-    Some(address)
+    check_made(sources, written, cx);
+    // In the order of the file: what is told names the earlier one at the later.
+    let mut in_order: Vec<&Entry> = entries.iter().collect();
+    in_order.sort_by_key(|entry| entry.offset);
+    check_twins(&in_order, sources, cx);
+    check_listeners(&in_order, sources, cx);
+    Contracts::new(entries.into_iter().map(|entry| entry.served).collect()).with_agentex(with_agents)
 }
 
 fn reading(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) -> Reading {
@@ -127,92 +141,75 @@ fn reading(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) -> Reading {
     }
 }
 
+/// The trigger that a table names, with its source.
 fn trigger<'s>(
     id: &str,
     table: &At<ServeTable>,
     key: &str,
-    sources: &'s [Source],
+    (written, sources): (&Written, &'s [Source]),
     cx: &Cx<'_>,
 ) -> Option<(Name, &'s Source)> {
-    if id.len() > ID_BYTES_MAX || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b)) {
+    let fits = id.len() <= ID_BYTES_MAX && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+    if !fits || id.is_empty() {
         let problem = format!("`{id:.80}` cannot stand in a path as it is");
         cx.report.error(table.offset, key, problem, "Use letters, digits, `-`, `.`, `_` and `~`.");
-        return None;
     }
+    let key = format!("{key}.trigger");
     let Some(at) = &table.value.trigger else {
-        cx.report.error(table.offset, key, "nothing says which trigger is rung", "Add trigger = \"…\".");
+        if !cx.report.is_told(&key) {
+            let problem = "nothing says which trigger is rung";
+            cx.report.error(table.offset, key.trim_end_matches(".trigger"), problem, "Add trigger = \"…\".");
+        }
         return None;
     };
+    rung(at, &key, (written, sources), cx).filter(|_| fits)
+}
+
+/// The trigger of this name, with its source; none if there is none, or if its own faults have been told.
+pub(super) fn rung<'s>(
+    at: &At<String>,
+    key: &str,
+    (written, sources): (&Written, &'s [Source]),
+    cx: &Cx<'_>,
+) -> Option<(Name, &'s Source)> {
+    let known: Vec<&str> = written.triggers.iter().map(|t| t.name.value.as_str()).collect();
+    if !known.contains(&at.value.as_str()) {
+        super::agents::tell_unknown("trigger", at, key, &known, cx);
+        return None;
+    }
     let found = sources.iter().find_map(|source| {
         let trigger = source.triggers.iter().find(|t| t.name.as_str() == at.value)?;
         Some((trigger.name.clone(), source))
     });
-    match found {
-        None => {
-            let known: Vec<&str> = sources.iter().flat_map(|s| &s.triggers).map(|t| t.name.as_str()).collect();
-            let (problem, advice) = unknown("trigger", &at.value, &known);
-            cx.report.error(at.offset, &format!("{key}.trigger"), problem, advice);
-            None
-        }
-        Some((_, source)) if source.webhook().is_none() => {
-            let problem = format!("the source of trigger `{}` takes no webhooks", at.value);
-            cx.report.error(at.offset, &format!("{key}.trigger"), problem, "Name a trigger of a webhook source.");
-            None
-        }
-        found => found,
+    if found.as_ref().is_some_and(|(_, source)| source.webhook().is_none()) {
+        let problem = format!("the source of trigger `{:.80}` takes no webhooks", at.value);
+        cx.report.error(at.offset, key, problem, "Name a trigger of a webhook source.");
+        return None;
     }
+    found
 }
 
 impl Serving<'_> {
-    fn wire(&self, address: SocketAddr) -> Option<Wire> {
-        let (taken, wire): (&[&str], _) = match self.contract {
-            "datalayer" => (&["enabled", "event_source", "description", "allowed_ips", "metadata"], self.datalayer()),
-            "almyty" => (&[], Some(Wire::Almyty)),
-            "promptise" => (&["path"], self.promptise(address)),
-            "aether" => (&["path", "pattern", "input"], self.aether()),
-            _ => return None,
-        };
-        self.check_keys(taken);
-        wire
-    }
-
-    /// Tells of keys that mean nothing to this contract.
-    fn check_keys(&self, taken: &[&str]) {
-        let table = &self.table.value;
-        let given = [
-            ("enabled", table.enabled.as_ref().map(|a| a.offset)),
-            ("event_source", table.event_source.as_ref().map(|a| a.offset)),
-            ("description", table.description.as_ref().map(|a| a.offset)),
-            ("allowed_ips", table.allowed_ips.as_ref().map(|a| a.offset)),
-            ("metadata", table.metadata.as_ref().map(|a| a.offset)),
-            ("path", table.path.as_ref().map(|a| a.offset)),
-            ("pattern", table.pattern.as_ref().map(|a| a.offset)),
-            ("input", table.input.as_ref().map(|a| a.offset)),
-        ];
-        for (word, offset) in given.into_iter().filter_map(|(word, at)| at.map(|at| (word, at))) {
-            if !taken.contains(&word) {
-                let problem = format!("`{word}` means nothing to the contract `{}`", self.contract);
-                self.cx.report.error(offset, &self.key, problem, "Leave it out.");
-            }
+    fn wire(&self, contract: &str, address: SocketAddr) -> Option<Wire> {
+        match contract {
+            "datalayer" => self.datalayer(),
+            "almyty" => Some(Wire::Almyty),
+            "promptise" => self.promptise(address),
+            "aether" => self.aether(),
+            _ => None,
         }
     }
 
     fn datalayer(&self) -> Option<Wire> {
-        let table = &self.table.value;
+        let table = self.table;
         if let Some(at) = table.event_source.as_ref().filter(|at| !at.value.is_empty()) {
             let key = format!("{}.event_source", self.key);
             if !names_a_host(&at.value) {
                 let problem = format!("`{:.80}` names no host", at.value);
-                self.cx.report.error(
-                    at.offset,
-                    &key,
-                    problem,
-                    "Write \"https://helpdesk.example.com\" or the host alone.",
-                );
-                return None;
+                let advice = "Write \"https://helpdesk.example.com\" or the host alone.";
+                self.cx.report.error(at.offset, &key, problem, advice);
             }
-            let is_checked = self.source.shown["verified"].as_bool().unwrap_or(false);
-            if !is_checked {
+            if self.source.is_some_and(|source| !source.shown["verified"].as_bool().unwrap_or(false)) {
                 let problem = "`event_source` is compared with what the request says of itself, which anybody can say";
                 self.cx.report.warning(at.offset, &key, problem, "Give the trigger a secret, or name allowed_ips.");
             }
@@ -239,7 +236,7 @@ impl Serving<'_> {
     }
 
     fn aether(&self) -> Option<Wire> {
-        let table = &self.table.value;
+        let table = self.table;
         let (pattern, path) = match table.pattern.as_ref().map(|at| at.value) {
             None | Some(PatternWord::Trigger) => (Pattern::Trigger, "/trigger"),
             Some(PatternWord::Github) => (Pattern::Github, "/github"),
@@ -248,14 +245,13 @@ impl Serving<'_> {
             let problem = format!("`{:.80}` is not a name for an input", at.value);
             let advice = "Use up to 64 letters, digits and `_`, as in \"webhookEvent\".";
             self.cx.report.error(at.offset, &format!("{}.input", self.key), problem, advice);
-            return None;
         }
         Some(Wire::Aether(Aether { path: self.path(path)?, pattern }))
     }
 
     /// Where it listens; none if that cannot be.
     fn path(&self, default: &str) -> Option<String> {
-        let Some(at) = &self.table.value.path else { return Some(default.to_owned()) };
+        let Some(at) = &self.table.path else { return Some(default.to_owned()) };
         let standing = || {
             let is_standing = STANDING_PATHS.contains(&at.value.as_str());
             is_standing
@@ -272,70 +268,4 @@ impl Serving<'_> {
 fn is_input_name(text: &str) -> bool {
     let is_word = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     is_word && (1..=64).contains(&text.len())
-}
-
-/// What a listener of a contract's own tells of itself (`/health`, `/status`) is of one kind, and in Aether's words it is
-/// one agent's, as one of its runners is one process.
-fn check_listeners(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
-    let offset = written.contracts.first().map_or(0, |c| c.name.offset);
-    let agent = |s: &Served| {
-        let mut triggers = sources.iter().flat_map(|s| &s.triggers);
-        triggers.find(|t| t.name == s.trigger).map(|t| t.agent.clone())
-    };
-    let listens: BTreeSet<SocketAddr> = served.iter().filter_map(|s| s.listen).collect();
-    for address in listens {
-        let here = || served.iter().filter(|s| s.listen == Some(address));
-        let aethers = || here().filter(|s| matches!(s.wire, Wire::Aether(_)));
-        let agents: BTreeSet<_> = aethers().filter_map(agent).collect();
-        if agents.len() > 1 {
-            let problem = format!("the contract aether serves {} agents at {address}", agents.len());
-            let advice = "Its /ready, /status and /metrics are one agent's: give each agent a `listen` of its own.";
-            cx.report.error(offset, "contracts.aether", problem, advice);
-        }
-        if aethers().next().is_some() && here().any(|s| matches!(s.wire, Wire::Promptise(_))) {
-            let problem = format!("the contracts aether and promptise both tell /health and /status at {address}");
-            cx.report.error(offset, "contracts", problem, "Give one of them a `listen` of its own.");
-        }
-    }
-}
-
-/// A secret that is made by a contract needs the contract that makes it; without one nobody could ever ring.
-fn check_made(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
-    // What the contract `agentex` rings is checked with the keys of its agents.
-    let by_agentex = |s: &Source| s.triggers.iter().any(|t| agentex::rings(written, t.name.as_str()));
-    let makes = |s: &&Source| s.webhook().is_some_and(|w| w.preset.id == CONTRACT);
-    for source in sources.iter().filter(makes) {
-        let is_rung =
-            |s: &Served| matches!(s.wire, Wire::Almyty) && source.triggers.iter().any(|t| t.name == s.trigger);
-        if !served.iter().any(is_rung) && !by_agentex(source) {
-            let own = written.sources.iter().map(|s| &s.name).chain(written.triggers.iter().map(|t| &t.name));
-            let offset = own.into_iter().find(|n| n.value == source.name.as_str()).map_or(0, |n| n.offset);
-            let problem = "auth = \"contract\", and no contract that makes secrets rings it";
-            cx.report.error(
-                offset,
-                source.name.as_str(),
-                problem,
-                "Add [contracts.almyty.serve.ID] or [contracts.agentex.agents.NAME] with this trigger.",
-            );
-        }
-    }
-}
-
-/// Two things served at the same place, and paths of sources that lie where a contract answers.
-fn check_twins(served: &[Served], sources: &[Source], written: &Written, cx: &Cx<'_>) {
-    let offset = written.contracts.first().map_or(0, |c| c.name.offset);
-    let mut seen = BTreeSet::new();
-    for one in served {
-        for path in one.paths() {
-            let owner = sources.iter().find(|s| s.webhook().is_some_and(|w| w.path == path));
-            if let (None, Some(owner)) = (one.listen, owner) {
-                let problem = format!("`{path}` is the path of source `{}` already", owner.name);
-                cx.report.error(offset, "contracts", problem, "Give the contract a `listen` of its own.");
-            }
-            if !seen.insert((one.listen, path.clone())) {
-                let problem = format!("`{path}` is served twice at the same address");
-                cx.report.error(offset, "contracts", problem, "Give one of them a `listen` of its own.");
-            }
-        }
-    }
 }

@@ -4,6 +4,7 @@
 //! A fault never carries a secret's value.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -86,11 +87,13 @@ pub(super) struct Report<'t> {
     text: &'t str,
     file: &'t str,
     found: RefCell<Vec<(usize, Fault)>>,
+    /// Keys that are there in another spelling.
+    meant: RefCell<BTreeSet<String>>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(text: &'t str, file: &'t str) -> Self {
-        Self { text, file, found: RefCell::default() }
+        Self { text, file, found: RefCell::default(), meant: RefCell::default() }
     }
 
     /// The file's own text.
@@ -106,6 +109,38 @@ impl<'t> Report<'t> {
     /// Notes a warning at byte `offset`.
     pub(super) fn warning(&self, offset: usize, key: &str, problem: impl Into<String>, advice: impl Into<String>) {
         self.note(Severity::Warning, offset, key, (problem.into(), advice.into()));
+    }
+
+    /// Notes that a key is written, in a spelling or at a place where it cannot be read.
+    pub(super) fn meant(&self, key: String) {
+        self.meant.borrow_mut().insert(key);
+    }
+
+    /// Whether a key is written and an error was told of it: to say that it is missing would be a second, false one.
+    pub(super) fn is_told(&self, key: &str) -> bool {
+        let is_wrong = |(_, fault): &(usize, Fault)| fault.severity == Severity::Error && fault.key == key;
+        self.meant.borrow().contains(key) || self.found.borrow().iter().any(is_wrong)
+    }
+
+    /// The same of a key, or of anything below it.
+    pub(super) fn is_told_within(&self, key: &str) -> bool {
+        let is_below = |(_, fault): &(usize, Fault)| {
+            fault.severity == Severity::Error && fault.key.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.is_told(key) || self.found.borrow().iter().any(is_below)
+    }
+
+    /// A fault at byte `offset` that is not noted.
+    pub(super) fn fault_at(&self, offset: usize, key: &str) -> Fault {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let line = 1 + before.matches('\n').count();
+        let column = 1 + before.rsplit('\n').next().map_or(0, |l| l.chars().count());
+        let (severity, file) = (Severity::Error, self.file.to_owned());
+        Fault { severity, file, line, column, key: key.to_owned(), problem: String::new(), advice: String::new() }
     }
 
     /// Notes a problem of an environment variable, which stands in no file.
@@ -129,20 +164,8 @@ impl<'t> Report<'t> {
     }
 
     fn note(&self, severity: Severity, offset: usize, key: &str, (problem, advice): (String, String)) {
-        let mut offset = offset.min(self.text.len());
-        while !self.text.is_char_boundary(offset) {
-            offset -= 1;
-        }
-        let before = &self.text[..offset];
-        let line = 1 + before.matches('\n').count();
-        let column = 1 + before.rsplit('\n').next().map_or(0, |l| l.chars().count());
-        let fault = Fault { severity, file: self.file.to_owned(), line, column, key: key.to_owned(), problem, advice };
+        let fault = Fault { severity, problem, advice, ..self.fault_at(offset, key) };
         self.found.borrow_mut().push((offset, fault));
-    }
-
-    /// Whether any error was noted.
-    pub(super) fn has_errors(&self) -> bool {
-        self.found.borrow().iter().any(|(_, f)| f.severity == Severity::Error)
     }
 
     /// All of them, in the order of the file, each once.
@@ -155,12 +178,37 @@ impl<'t> Report<'t> {
     }
 }
 
+/// A sentence that says what is wrong and, behind its first colon, what to do: as problem and advice.
+pub(super) fn in_two(message: &str) -> (String, String) {
+    colons(message).next().map_or_else(|| (message.to_owned(), String::new()), |at| cut(message, at))
+}
+
+/// The same of a sentence whose last colon is the one.
+pub(super) fn in_two_last(message: &str) -> (String, String) {
+    colons(message).last().map_or_else(|| (message.to_owned(), String::new()), |at| cut(message, at))
+}
+
+/// Where the colons of a sentence are; those in words of the file are none.
+fn colons(message: &str) -> impl Iterator<Item = usize> {
+    let found = message.match_indices(": ").map(|(at, _)| at);
+    found.filter(|at| message[..*at].matches('`').count().is_multiple_of(2))
+}
+
+fn cut(message: &str, at: usize) -> (String, String) {
+    let advice = message[at + 2..].trim();
+    let mut letters = advice.chars();
+    let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    let end = if advice.ends_with(['.', '?', '!']) { "" } else { "." };
+    (message[..at].to_owned(), format!("{first}{}{end}", letters.as_str()))
+}
+
 /// The known word nearest to `word`, if one is near enough to be a slip of the hand.
 pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     known
         .into_iter()
         .map(|k| (strsim::damerau_levenshtein(word, k), k))
-        .filter(|(distance, k)| *distance <= 1 + k.len().max(word.len()) / 4)
+        // Of nothing every short word is a slip away.
+        .filter(|(distance, k)| !word.is_empty() && *distance <= 1 + k.len().max(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
 }

@@ -13,6 +13,7 @@ mod fault;
 mod lanes;
 mod master_key;
 mod paths;
+mod places;
 mod provider;
 pub mod schema;
 mod secrets;
@@ -39,6 +40,7 @@ use doorbell_core::source::{SecretPlace, Source};
 use doorbell_server::Contracts;
 
 pub use fault::{Fault, Severity};
+pub use places::Places;
 pub(crate) use server::ADMIN_TOKEN_BYTES_MIN;
 pub use server::{ServerSettings, StoreAt, TlsFiles};
 pub(crate) use world::{CONFIG_BYTES_MAX, mode, read_text};
@@ -68,6 +70,8 @@ pub struct Resolved {
     pub reads: Vec<PathBuf>,
     /// What somebody should look at.
     pub warnings: Vec<Fault>,
+    /// Where to tell of what is seen only outside of the file.
+    pub places: Places,
 }
 
 impl Resolved {
@@ -147,18 +151,27 @@ pub fn resolve(input: Input<'_>, world: &World) -> Result<Resolved, Vec<Fault>> 
 /// # Errors
 /// As [`resolve`].
 pub fn resolve_with(input: Input<'_>, world: &World, natives: &Natives) -> Result<Resolved, Vec<Fault>> {
-    let report = Report::new(input.text, input.file);
-    let cx = Cx { report: &report, world, base: input.base, purpose: input.purpose, natives };
-    let resolved = Written::read(&report).map(|written| parts(&written, &cx));
-    let failed = report.has_errors();
-    let faults = report.into_faults();
+    let (resolved, faults) = examine_with(input, world, natives);
     match resolved {
-        Some(mut resolved) if !failed => {
+        Some(mut resolved) if faults.iter().all(|f| f.severity != Severity::Error) => {
             resolved.warnings = faults;
             Ok(resolved)
         }
         _ => Err(faults),
     }
+}
+
+/// What a file says as far as it can be read, for `check`, with all its faults: if one is an error the rest is good for
+/// nothing but to look for more.
+pub fn examine(input: Input<'_>, world: &World) -> (Option<Resolved>, Vec<Fault>) {
+    examine_with(input, world, &Natives::new())
+}
+
+fn examine_with(input: Input<'_>, world: &World, natives: &Natives) -> (Option<Resolved>, Vec<Fault>) {
+    let report = Report::new(input.text, input.file);
+    let cx = Cx { report: &report, world, base: input.base, purpose: input.purpose, natives };
+    let resolved = Written::read(&report).map(|written| parts(&written, &cx));
+    (resolved, report.into_faults())
 }
 
 fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
@@ -177,5 +190,6 @@ fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
     let contracts = contracts::contracts(written, &sources, &server, &secrets, cx);
     let mut reads = secrets.into_reads();
     reads.extend(server.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));
-    Resolved { agents, sources, retention, server, store, contracts, senders, reads, warnings: Vec::new() }
+    let places = Places::new(written, cx);
+    Resolved { agents, sources, retention, server, store, contracts, senders, reads, warnings: Vec::new(), places }
 }

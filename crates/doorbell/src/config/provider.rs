@@ -8,10 +8,10 @@ use doorbell_core::provider::{self, Confidence, Preset, Scheme};
 use doorbell_server::contracts::CONTRACT;
 
 use super::Cx;
-use super::fault::suggest;
+use super::fault::{in_two, nearest};
 use super::section::At;
 use super::sources::Given;
-use super::values::{Auth, Custom};
+use super::values::Auth;
 use super::written::SourceTable;
 
 /// Built-in presets that are general methods: reached by `auth`, so that none of them is chosen by a slip.
@@ -19,16 +19,17 @@ const METHODS: &[&str] = &["api-key", "basic", "bearer", "hmac", "none", "path-t
 
 pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
     let table = given.table;
-    if let Some(at) =
-        table.client_cert.as_ref().filter(|_| table.auth.as_ref().is_none_or(|a| a.value != Auth::ClientCert))
-    {
+    let is_told = |part: &str| cx.report.is_told(&format!("{}.{part}", given.key));
+    let is_client_cert = table.auth.as_ref().is_some_and(|a| a.value == Auth::ClientCert) || is_told("auth");
+    if let Some(at) = table.client_cert.as_ref().filter(|_| !is_client_cert) {
         let problem = "`client_cert` does nothing without auth = \"client-cert\"";
         cx.report.error(at.offset, &given.key, problem, "Add it, or leave `client_cert` out.");
     }
     let preset = match (&table.provider, &table.auth, &table.custom) {
         (Some(name), None, None) => built_in(name, given, cx)?,
         (None, Some(auth), None) => method(auth, given, cx)?,
-        (None, None, Some(custom)) => Arc::new(own(custom, given, cx)?),
+        (None, None, Some(custom)) => Arc::new(*custom.value.0.clone()?),
+        (None, None, None) if ["provider", "auth", "custom"].iter().any(|part| is_told(part)) => return None,
         (None, None, None) => {
             let problem = "nothing says how the sender is verified";
             let advice = "Add provider = \"…\" (see `doorbell providers`) or auth = \"hmac\", \"bearer\", \"basic\", \"api-key\" or \"path-token\", with a secret.";
@@ -72,7 +73,11 @@ fn built_in(name: &At<String>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Pre
     if found.is_none() {
         let ids = provider::files().iter().filter_map(|(file, _)| file.strip_suffix(".toml"));
         let known = ids.filter(|id| !METHODS.contains(id));
-        cx.report.error(name.offset, &key, format!("there is no provider `{word:.80}`"), suggest(word, known));
+        let advice = match nearest(word, known) {
+            Some(near) => format!("Did you mean `{near}`? `doorbell providers` lists all."),
+            None => "`doorbell providers` lists all; for any other sender there are `auth` and `custom`.".to_owned(),
+        };
+        cx.report.error(name.offset, &key, format!("there is no provider `{word:.80}`"), advice);
     }
     found.cloned()
 }
@@ -102,19 +107,6 @@ fn contract(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
     Some(Arc::new(Preset { id: CONTRACT.to_owned(), name: "Wire contract".to_owned(), ..changed }))
 }
 
-/// A preset in the file itself. It is parsed by the reader of the built-in ones, so its text is written anew; the
-/// faults then stand at the table's beginning and name the key.
-fn own(custom: &At<Custom>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Preset> {
-    let mut table = custom.value.0.clone();
-    for key in ["id", "name"] {
-        table.entry(key).or_insert_with(|| toml::Value::from(given.name.value.as_str()));
-    }
-    let key = format!("{}.custom", given.key);
-    let text = toml::to_string(&table).map_err(|e| cx.report.error(custom.offset, &key, e.to_string(), "")).ok()?;
-    let parsed = Preset::parse(&text, "custom");
-    parsed.map_err(|faults| faults.iter().for_each(|f| cx.report.error(custom.offset, &key, &f.message, ""))).ok()
-}
-
 /// Applies the source's own header, prefix and so on.
 fn set(preset: Arc<Preset>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
     let settings = settings(given.table);
@@ -128,11 +120,15 @@ fn set(preset: Arc<Preset>, given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset
             Ok(next) => changed = changed.map(|_| next),
             Err(faults) => {
                 changed = None;
-                faults.iter().for_each(|f| cx.report.error(at.offset, &format!("{}.{key}", given.key), f, ""));
+                for fault in &faults {
+                    let (problem, advice) = in_two(fault);
+                    cx.report.error(at.offset, &format!("{}.{key}", given.key), problem, advice);
+                }
             }
         }
     }
-    changed.map(Arc::new)
+    // With a fault the file is not taken; the rest of the source is looked at with what it would be without the setting.
+    Some(changed.map_or(preset, Arc::new))
 }
 
 fn settings(table: &SourceTable) -> Vec<(&'static str, &At<String>)> {

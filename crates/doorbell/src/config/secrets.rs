@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use doorbell_agents::SettingFault;
 use doorbell_core::seal::SecretName;
 use doorbell_core::source::SecretPlace;
 use doorbell_core::{Name, Secret};
@@ -94,31 +95,36 @@ impl<'a> Secrets<'a> {
     }
 }
 
+/// What is told where the secret of an agent is written wrongly.
+const PLACES: &str = "Write { env = \"NAME\" } or { file = \"path\" }.";
+
 /// What the runners of `doorbell_agents` resolve their secrets with.
 pub(super) fn for_agents(world: &World, base: &std::path::Path) -> doorbell_agents::SecretOf {
     let (world, base) = (world.clone(), base.to_owned());
     Arc::new(move |value: &Value| {
-        let at = json_place(value)?;
-        found(&at, &world, &base).map_err(|(problem, advice)| format!("{problem}; {advice}"))
+        let at = json_place(value).map_err(|problem| SettingFault::new("", problem, PLACES))?;
+        found(&at, &world, &base).map_err(|(problem, advice)| SettingFault::new("", problem, advice))
     })
 }
 
 /// The place in its JSON form.
-pub(super) fn json_place(value: &Value) -> Result<SecretAt, String> {
-    let place = || {
-        let table = value.as_object().filter(|t| t.len() == 1)?;
-        let (word, place) = table.iter().next()?;
-        let place = place.as_str().filter(|p| !p.is_empty())?.to_owned();
-        match word.as_str() {
-            "env" => Some(SecretAt::Env(place)),
-            "file" => Some(SecretAt::File(place)),
-            "stored" => Some(SecretAt::Stored(place)),
-            _ => None,
-        }
+pub(super) fn json_place(value: &Value) -> Result<SecretAt, &'static str> {
+    let Some(table) = value.as_object() else {
+        return Err("a secret does not stand in this file, only where to find it does");
     };
-    place().ok_or_else(|| {
-        "a secret does not stand in this file, only where to find it: { env = \"NAME\" } or { file = \"path\" }".into()
-    })
+    let mut entries = table.iter();
+    let (Some((word, place)), None) = (entries.next(), entries.next()) else {
+        return Err("a secret has exactly one place");
+    };
+    let Some(place) = place.as_str().filter(|p| !p.is_empty()).map(str::to_owned) else {
+        return Err("the place of a secret is a text that is not empty");
+    };
+    match word.as_str() {
+        "env" => Ok(SecretAt::Env(place)),
+        "file" => Ok(SecretAt::File(place)),
+        "stored" => Ok(SecretAt::Stored(place)),
+        _ => Err("secrets come from `env` or `file`"),
+    }
 }
 
 fn find(at: &SecretAt, cx: &Cx<'_>) -> Result<Secret, (String, String)> {
@@ -149,9 +155,6 @@ fn found(at: &SecretAt, world: &World, base: &std::path::Path) -> Result<Secret,
             }
         }
         SecretAt::Unreadable => Err(("this is not the place of a secret".into(), String::new())),
-        SecretAt::Stored(_) => Err((
-            "stored secrets are for the `secret` of a source".into(),
-            "Use { env = \"NAME\" } or { file = \"path\" } here.".into(),
-        )),
+        SecretAt::Stored(_) => Err(("stored secrets are for the `secret` of a source".into(), PLACES.into())),
     }
 }

@@ -21,6 +21,47 @@ pub struct At<T> {
     pub offset: usize,
 }
 
+/// A value that somebody else reads, with where each part of it stands.
+#[derive(Clone, Debug)]
+pub struct Json {
+    /// The whole.
+    pub value: serde_json::Value,
+    /// Where it begins.
+    pub offset: usize,
+    /// Where its parts begin, by their path: `set_env.HOME`, `command.1`.
+    places: BTreeMap<String, usize>,
+}
+
+impl Json {
+    /// Where the part at `path` begins; where the whole does, if there is no such part.
+    pub(super) fn place(&self, path: &str) -> usize {
+        self.places.get(path).copied().unwrap_or(self.offset)
+    }
+}
+
+/// Where a date is, if there is one: read as JSON it would be a table.
+fn date(raw: &Spanned<DeValue<'_>>) -> Option<usize> {
+    match raw.get_ref() {
+        DeValue::Datetime(_) => Some(raw.span().start),
+        DeValue::Table(table) => table.values().find_map(date),
+        DeValue::Array(items) => items.iter().find_map(date),
+        _ => None,
+    }
+}
+
+fn note_places(path: &str, raw: &Spanned<DeValue<'_>>, places: &mut BTreeMap<String, usize>) {
+    places.insert(path.to_owned(), raw.span().start);
+    match raw.get_ref() {
+        DeValue::Table(table) => {
+            table.iter().for_each(|(key, item)| note_places(&format!("{path}.{}", key.get_ref()), item, places));
+        }
+        DeValue::Array(items) => {
+            items.iter().enumerate().for_each(|(at, item)| note_places(&format!("{path}.{at}"), item, places));
+        }
+        _ => {}
+    }
+}
+
 /// Where a value is being read: its full key, and whom to tell.
 #[derive(Clone)]
 pub(super) struct Here<'r> {
@@ -116,40 +157,55 @@ impl<'s, 'i, 'r> Section<'s, 'i, 'r> {
         self.table.get_key_value(key).map(|(key, _)| key.span().start)
     }
 
-    /// Asks for keys that somebody else reads, as JSON, each with its place.
-    pub(super) fn as_json(
-        &self,
-        keys: impl Iterator<Item = &'static str>,
-    ) -> Vec<(&'static str, At<serde_json::Value>)> {
-        let read = |key| {
+    /// Asks for keys that somebody else reads, as JSON.
+    pub(super) fn as_json(&self, keys: impl Iterator<Item = &'static str>) -> Vec<(&'static str, Json)> {
+        let read = |key: &'static str| {
             let raw = self.raw(key)?;
-            let offset = raw.span().start;
+            if let Some(offset) = date(raw) {
+                self.below(key).wrong(offset, "a date is no value here", "Write it in quotes, as a text.");
+                return None;
+            }
             let json = serde_json::Value::deserialize(toml::de::ValueDeserializer::from(raw.clone()));
-            let told = |e: toml::de::Error| self.below(key).wrong(offset, e.message().to_owned(), "");
-            json.map_err(told).ok().map(|value| (key, At { value, offset }))
+            let told = |e: toml::de::Error| self.below(key).wrong(raw.span().start, e.message().to_owned(), "");
+            let mut places = BTreeMap::new();
+            note_places(key, raw, &mut places);
+            json.map_err(told).ok().map(|value| (key, Json { value, offset: raw.span().start, places }))
         };
         keys.filter_map(read).collect()
     }
 
     /// Tells of every key that nobody asked for, with the nearest that is known.
     pub(super) fn finish(self) {
-        let mut known = self.known.into_inner();
+        let mut known = self.known.take();
         // A key of two tables in one (a trigger's and its source's) was asked for twice.
         let mut seen = std::collections::HashSet::new();
         known.retain(|key| seen.insert(*key));
+        let asked = known.clone();
+        let place = if self.here.key.is_empty() { "the file".into() } else { format!("[{}]", self.here.key) };
+        let taken = super::contracts::taken(&self.here.key);
+        let known: Vec<&str> = known.into_iter().filter(|key| taken.is_none_or(|taken| taken.contains(key))).collect();
         for (key, _) in self.table {
             let word: &str = key.get_ref();
-            if !known.contains(&word) {
-                let place = if self.here.key.is_empty() { "the file".into() } else { format!("[{}]", self.here.key) };
-                let problem = format!("`{word}` is not a key of {place}");
-                self.here.report.error(key.span().start, &self.here.key, problem, advice(word, &known));
+            if known.contains(&word) || (asked.contains(&word) && self.here.report.is_told(&self.below(word).key)) {
+                continue;
             }
+            let (problem, advice) = match (asked.contains(&word), self.here.key.split('.').nth(1)) {
+                (true, Some(contract)) => (
+                    format!("`{word}` means nothing to the contract `{contract}`"),
+                    format!("Leave it out. Known: {}.", known.join(", ")),
+                ),
+                _ => (format!("`{word:.80}` is not a key of {place}"), advice(word, &known)),
+            };
+            if let Some(near) = nearest(word, known.iter().copied()) {
+                self.here.report.meant(self.below(near).key);
+            }
+            self.here.report.error(key.span().start, &self.here.key, problem, advice);
         }
     }
 }
 
 /// The nearest known key, or all of them where that is no wall of words.
-fn advice(word: &str, known: &[&'static str]) -> String {
+fn advice(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         None if known.len() > 20 => "`doorbell check --schema` and docs/config.md list all keys.".into(),
         _ => suggest(word, known.iter().copied()),
@@ -219,7 +275,7 @@ impl<T: Value> Value for BTreeMap<String, At<T>> {
             let below = Here { key: format!("{}.{name}", here.key), report: here.report };
             T::read(raw, &below).map(|value| (name, At { value, offset: raw.span().start }))
         };
-        let all: Vec<Option<_>> = table.iter().map(read).collect();
-        all.into_iter().collect()
+        // What cannot be read has been told; the rest may have faults of its own.
+        Some(table.iter().filter_map(read).collect())
     }
 }

@@ -17,6 +17,7 @@ use super::master_key::master_keys;
 use super::secrets::Secrets;
 use super::section::At;
 use super::values::{Lasting, Rate, SecretAt};
+use super::world::SecretFile;
 use super::written::{RetentionTable, ServerTable, StoreTable};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -106,6 +107,9 @@ pub(super) fn server(written: &ServerTable, cx: &Cx<'_>) -> ServerSettings {
         Some(dir) => PathBuf::from(dir),
         None => cx.path(written.data_dir.as_ref().map_or("doorbell-data", |d| &d.value)),
     };
+    if let Some(at) = written.data_dir.as_ref().filter(|at| at.value.is_empty()) {
+        cx.report.error(at.offset, "server.data_dir", "an empty path is no directory", "Name one, or leave it out.");
+    }
     ServerSettings {
         listen: listen(written, cx).unwrap_or(default.listen),
         public_url: public_url(written, cx),
@@ -191,6 +195,7 @@ fn listen(written: &ServerTable, cx: &Cx<'_>) -> Option<SocketAddr> {
         let problem = format!("`{text:.80}` is not an address with a port");
         let advice = "Write for example \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::]:8080\".";
         place.tell(Severity::Error, problem, advice, cx);
+        cx.report.meant("server.listen".to_owned());
     }
     parsed.ok()
 }
@@ -203,6 +208,8 @@ fn public_url(written: &ServerTable, cx: &Cx<'_>) -> Option<String> {
     if !good {
         let problem = format!("`{text:.200}` is not an http or https URL without a query");
         place.tell(Severity::Error, problem, "Write for example \"https://door.example.com\".", cx);
+        // Nor is it missing where it stands in the environment.
+        cx.report.meant("server.public_url".to_owned());
         return None;
     }
     Some(text.trim_end_matches('/').to_owned())
@@ -243,20 +250,29 @@ fn admin_token(written: &ServerTable, cx: &Cx<'_>) -> Option<Secret> {
 
 fn tls(written: &ServerTable, cx: &Cx<'_>) -> Option<TlsFiles> {
     let At { value, offset } = written.tls.as_ref()?;
-    let (Some(cert), Some(key)) = (&value.cert, &value.key) else {
-        let problem = "TLS needs both a certificate and a key";
-        cx.report.error(*offset, "server.tls", problem, "Write tls = { cert = \"cert.pem\", key = \"key.pem\" }.");
-        return None;
-    };
     let read = |at: &At<String>, name: &str| {
-        let path = cx.path(&at.value);
-        if let Err(error) = cx.world.files.secret(&path) {
-            let problem = format!("`{}` cannot be read: {error}", path.display());
-            cx.report.error(at.offset, &format!("server.tls.{name}"), problem, "Name a PEM file.");
+        let (path, key) = (cx.path(&at.value), format!("server.tls.{name}"));
+        match cx.world.files.secret(&path) {
+            Err(error) => {
+                let problem = format!("`{}` cannot be read: {error}", path.display());
+                cx.report.error(at.offset, &key, problem, "Name a PEM file.");
+            }
+            Ok(SecretFile { mode: Some(mode), .. }) if name == "key" && mode & 0o077 != 0 => {
+                let problem = format!("`{}` can be read by others (mode {mode:o})", path.display());
+                cx.report.warning(at.offset, &key, problem, format!("Run: chmod 600 {}", path.display()));
+            }
+            Ok(_) => {}
         }
         path
     };
-    Some(TlsFiles { cert: read(cert, "cert"), key: read(key, "key") })
+    let cert = value.cert.as_ref().map(|at| read(at, "cert"));
+    let key = value.key.as_ref().map(|at| read(at, "key"));
+    let is_missing = |there: bool, name: &str| !there && !cx.report.is_told(&format!("server.tls.{name}"));
+    if is_missing(cert.is_some(), "cert") || is_missing(key.is_some(), "key") {
+        let problem = "TLS needs both a certificate and a key";
+        cx.report.error(*offset, "server.tls", problem, "Write tls = { cert = \"cert.pem\", key = \"key.pem\" }.");
+    }
+    Some(TlsFiles { cert: cert?, key: key? })
 }
 
 pub(super) fn store(written: &StoreTable, data_dir: &Path, cx: &Cx<'_>) -> StoreAt {
@@ -292,7 +308,8 @@ pub(super) fn retention(written: &RetentionTable, cx: &Cx<'_>) -> Retention {
         dedup: span(&written.dedup, "dedup").unwrap_or(default.dedup),
         ring: written.unverified_decisions.as_ref().map_or(default.ring, |n| n.value),
     };
-    if let Some(at) = written.dedup.as_ref().filter(|_| kept.dedup < kept.events) {
+    let is_told = ["retention.events", "retention.dedup"].iter().any(|key| cx.report.is_told(key));
+    if let Some(at) = written.dedup.as_ref().filter(|_| kept.dedup < kept.events && !is_told) {
         let problem = "dedup keys are kept for less time than the events they belong to";
         cx.report.warning(
             at.offset,

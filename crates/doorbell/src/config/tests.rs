@@ -38,13 +38,20 @@ impl Files for FakeDisk {
     fn is_program(&self, path: &Path) -> bool {
         self.0.get(path).is_some_and(|f| f.1 & 0o111 != 0)
     }
+    fn is_directory(&self, path: &Path) -> bool {
+        self.0.keys().any(|file| file.parent() == Some(path))
+    }
 }
 
 fn world(env: &[(&str, &str)]) -> World {
     let mut vars: BTreeMap<OsString, OsString> = env.iter().map(|(k, v)| (k.into(), v.into())).collect();
-    for (name, value) in
-        [("PATH", "/bin"), ("HOOK", "s3cret-hunter2-hunter2"), ("OLD_HOOK", "0ld-hunter2-hunter2-hunter2")]
-    {
+    let master = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    for (name, value) in [
+        ("PATH", "/bin"),
+        ("HOOK", "s3cret-hunter2-hunter2"),
+        ("OLD_HOOK", "0ld-hunter2-hunter2-hunter2"),
+        ("MASTER", master),
+    ] {
         vars.entry(name.into()).or_insert_with(|| value.into());
     }
     let file = |text: &str, mode| (text.to_owned(), mode);
@@ -95,6 +102,43 @@ fn every_wrong_file_is_told_all_its_faults_at_once() {
             insta::assert_snapshot!(file.file_stem().unwrap().to_str().unwrap(), all);
         });
     }
+}
+
+/// A good file in which every key of the contracts, of client certificates and the like is set.
+const FULL: &str = include_str!("full.toml.txt");
+
+#[test]
+fn a_wrong_value_and_a_misspelt_key_are_told_once_and_where_they_stand() {
+    let world = world(&[
+        ("GITHUB_WEBHOOK_SECRET", "one-secret-of-32-letters"),
+        ("STRIPE_WEBHOOK_SECRET", "two-secret-of-32-letters"),
+        ("ANTHROPIC_API_KEY", "key"),
+    ]);
+    let mut strange = Vec::new();
+    for text in [include_str!("whole.toml.txt"), FULL] {
+        if let Err(faults) = resolve(input(text), &world) {
+            panic!("{}", told(&faults));
+        }
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let plain = |key: &str| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| plain(key)) else { continue };
+            // No key of the file takes a date; some tables take any key.
+            let is_free = key == "team";
+            let misspelt = (!is_free).then(|| format!("{key}x = {value}"));
+            for wrong in misspelt.into_iter().chain([format!("{key} = 1979-05-27")]) {
+                let mut lines = lines.clone();
+                lines[at] = &wrong;
+                let changed = lines.join("\n");
+                let faults = resolve(input(&changed), &world).err().unwrap_or_default();
+                let errors: Vec<Fault> = faults.into_iter().filter(|f| f.severity == Severity::Error).collect();
+                if errors.iter().map(|f| f.line).ne([at + 1]) {
+                    strange.push(format!("line {}: {wrong}\n{}\n", at + 1, told(&errors)));
+                }
+            }
+        }
+    }
+    assert!(strange.is_empty(), "{}", strange.join("\n"));
 }
 
 #[test]

@@ -5,20 +5,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use doorbell_core::Name;
-use doorbell_core::filter::Filter;
+use doorbell_core::filter::{Filter, FilterFault};
 use doorbell_core::lane::Passing;
 use doorbell_core::limits::Meters;
-use doorbell_core::template::Template;
+use doorbell_core::template::{Template, TemplateFault};
 use doorbell_core::trigger::{Trigger, WhenFull};
 use serde_json::json;
 
 use super::Cx;
-use super::agents::{name, unknown};
+use super::agents::{name, tell_unknown};
 use super::dress::dress;
+use super::fault::in_two_last;
 use super::section::At;
 use super::server::{above_zero, quota};
 use super::values::{PassWord, WhenFullWord};
-use super::written::{Named, TriggerTable, TriggerWritten, Written};
+use super::written::{Named, SourceTable, TriggerTable, TriggerWritten, Written};
 
 /// The triggers of each source, by the source's name.
 pub(super) type BySource = BTreeMap<Name, Vec<Arc<Trigger>>>;
@@ -39,7 +40,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let name = name(&named.name, "trigger", cx);
     let source = source(named, written, &key, cx);
     let agent = agent(named, written, &key, cx);
-    let filter = table.filter.as_ref().map(|at| filter(at, &format!("{key}.filter"), cx));
+    let filter = table.filter.as_ref().map(|at| expression(at, &format!("{key}.filter"), Filter::compile, cx));
     let lane_key = table.key.as_ref().map(|at| template(at, &format!("{key}.key"), cx));
     let prompt = table.prompt.as_ref().map(|at| template(at, &format!("{key}.prompt"), cx));
     let dress = dress(written, &named.name.value);
@@ -92,6 +93,7 @@ fn when_full(table: &TriggerTable) -> WhenFull {
 
 fn source(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'_>) -> Option<Name> {
     let own = &named.table.first_of_way_in;
+    let is_told = |part: &str| cx.report.is_told(&format!("{key}.{part}"));
     match (&named.table.trigger.source, own) {
         (Some(at), Some(own)) => {
             let problem = format!("`source` and `{}` do not go together: the source has its own", own.value);
@@ -105,8 +107,7 @@ fn source(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'
             if known.contains(&at.value.as_str()) || written.triggers.iter().any(|t| short(&t)) {
                 return Name::new(&at.value).ok();
             }
-            let (problem, advice) = unknown("source", &at.value, &known);
-            cx.report.error(at.offset, &format!("{key}.source"), problem, advice);
+            tell_unknown("source", at, &format!("{key}.source"), &known, cx);
             None
         }
         (None, Some(_)) => {
@@ -126,6 +127,7 @@ fn source(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'
             }
             Name::new(&named.name.value).ok()
         }
+        (None, None) if is_told("source") || SourceTable::KEYS.iter().any(|part| is_told(part)) => None,
         (None, None) => {
             let problem = "this trigger has no source";
             cx.report.error(
@@ -142,6 +144,9 @@ fn source(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'
 fn agent(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'_>) -> Option<Name> {
     let known: Vec<&str> = written.agents.iter().map(|a| a.name.value.as_str()).collect();
     let Some(at) = &named.table.trigger.agent else {
+        if cx.report.is_told(&format!("{key}.agent")) {
+            return None;
+        }
         let advice = match known.as_slice() {
             [] => "Add agent = \"…\" and a table [agents.…].".to_owned(),
             known => format!("Add agent = \"…\", one of: {}.", known.join(", ")),
@@ -150,8 +155,7 @@ fn agent(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'_
         return None;
     };
     if !known.contains(&at.value.as_str()) {
-        let (problem, advice) = unknown("agent", &at.value, &known);
-        cx.report.error(at.offset, &format!("{key}.agent"), problem, advice);
+        tell_unknown("agent", at, &format!("{key}.agent"), &known, cx);
         return None;
     }
     Name::new(&at.value).ok()
@@ -159,13 +163,18 @@ fn agent(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'_
 
 /// Keys that would do nothing.
 fn check_sense(table: &TriggerTable, written: &Written, key: &str, cx: &Cx<'_>) {
-    if let (Some(lane), None) = (&table.lane, &table.key) {
+    let is_told = |part: &str| cx.report.is_told(&format!("{key}.{part}"));
+    if let (Some(lane), None, false) = (&table.lane, &table.key, is_told("key")) {
         let problem = "`lane` does nothing without `key`";
         cx.report.error(lane.offset, key, problem, "Add key = \"…\", or leave `lane` out.");
     }
     let agent = table.agent.as_ref().and_then(|a| written.agents.iter().find(|w| w.name.value == a.value));
     let breaks = agent
-        .is_some_and(|a| a.table.common.breaker.is_some() || super::dress::breaker(written, &a.name.value).is_some());
+        .is_some_and(|a| a.table.common.breaker.is_some() || super::dress::breaker(written, &a.name.value).is_some())
+        // Whether an agent that cannot be read has one is not known.
+        || agent.is_none()
+        || agent.is_some_and(|a| cx.report.is_told_within(&format!("agents.{}.breaker", a.name.value)))
+        || is_told("max_concurrent");
     if let (WhenFull::Reject, None, false, Some(at)) =
         (when_full(table), &table.max_concurrent, breaks, &table.when_full)
     {
@@ -174,19 +183,27 @@ fn check_sense(table: &TriggerTable, written: &Written, key: &str, cx: &Cx<'_>) 
     }
     if let Some(lane) = table.lane.as_ref().filter(|l| doorbell_core::Name::new(&l.value).is_err()) {
         let problem = format!("`{:.80}` is not a name for a lane", lane.value);
-        cx.report.error(lane.offset, key, problem, "Use 1 to 63 of a-z, 0-9 and -.");
+        cx.report.error(lane.offset, &format!("{key}.lane"), problem, "Use 1 to 63 of a-z, 0-9 and -.");
     }
 }
 
-pub(super) fn filter(at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<Filter> {
-    let compiled = Filter::compile(&at.value);
-    compiled.map_err(|fault| compiler(at, key, (&fault.message, fault.at), cx)).ok()
+/// A CEL expression, compiled for what it has to give.
+pub(super) fn expression(
+    at: &At<String>,
+    key: &str,
+    compile: fn(&str) -> Result<Filter, FilterFault>,
+    cx: &Cx<'_>,
+) -> Option<Filter> {
+    compile(&at.value).map_err(|fault| compiler(at, key, (&fault.message, fault.at), cx)).ok()
 }
 
 fn template(at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<Template> {
-    let compiled = Template::compile(&at.value);
-    let place = |line: Option<usize>| line.map(|line| (line, 1));
-    compiled.map_err(|fault| compiler(at, key, (&fault.message, place(fault.line)), cx)).ok()
+    if at.value.trim().is_empty() {
+        cx.report.error(at.offset, key, "an empty template says nothing", "Write one, or leave it out.");
+        return None;
+    }
+    let tell = |fault: TemplateFault| compiler(at, key, (&fault.message, fault.at), cx);
+    Template::compile(&at.value).map_err(|faults| faults.into_iter().for_each(tell)).ok()
 }
 
 /// Tells what a compiler said; at its own place where the text stands in the file as it is compiled (no escapes).
@@ -204,7 +221,8 @@ fn compiler(at: &At<String>, key: &str, (message, place): (&str, Option<(usize, 
         (None, Some((line, column))) => format!(" (its line {line}, column {column})"),
         _ => String::new(),
     };
-    cx.report.error(offset, key, format!("{message}{place}"), "");
+    let (problem, advice) = in_two_last(message);
+    cx.report.error(offset, key, format!("{problem}{place}"), advice);
 }
 
 fn offset_in(text: &str, line: usize, column: usize) -> usize {

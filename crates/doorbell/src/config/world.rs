@@ -71,6 +71,9 @@ pub trait Files: Send + Sync + 'static {
 
     /// Whether there is a file that may be executed.
     fn is_program(&self, path: &Path) -> bool;
+
+    /// Whether there is a directory.
+    fn is_directory(&self, path: &Path) -> bool;
 }
 
 /// The machine's disk.
@@ -85,6 +88,10 @@ impl Files for Disk {
 
     fn is_program(&self, path: &Path) -> bool {
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && mode(&meta).is_none_or(|m| m & 0o111 != 0))
+    }
+
+    fn is_directory(&self, path: &Path) -> bool {
+        path.is_dir()
     }
 }
 

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
-use super::fault::Report;
-use super::section::{At, Here, Section, Table, Value, as_table};
+use super::section::{At, Here, Json, Section, Table, Value, as_table};
 use super::values::{
     AllowedSource, Auth, ClientCertForm, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord,
     PatternWord, Rate, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
+
+mod read;
 
 /// Declares a table once: its struct, how it is read, and its schema.
 macro_rules! tables {
@@ -348,7 +349,7 @@ pub struct AgentWritten {
     /// What every runner has.
     pub common: AgentTable,
     /// The rest, for `doorbell_agents`.
-    pub own: BTreeMap<&'static str, At<serde_json::Value>>,
+    pub own: BTreeMap<&'static str, Json>,
 }
 
 /// A trigger: its own keys, and those of the source it may carry.
@@ -360,6 +361,13 @@ pub struct TriggerWritten {
     pub way_in: SourceTable,
     /// The first key of `way_in` that is there.
     pub first_of_way_in: Option<At<&'static str>>,
+}
+
+impl Named<TriggerWritten> {
+    /// Whether it listens to the source of this name: the one it names, else its own.
+    pub fn listens_to(&self, source: &str) -> bool {
+        self.table.trigger.source.as_ref().map_or(&self.name.value, |at| &at.value) == source
+    }
 }
 
 /// The whole file.
@@ -379,67 +387,4 @@ pub struct Written {
     pub contracts: Vec<Named<ContractTable>>,
     /// `[retention]`
     pub retention: RetentionTable,
-}
-
-impl Written {
-    /// Reads the file's text; what cannot be read is told to the report and left out.
-    pub(super) fn read(report: &Report<'_>) -> Option<Self> {
-        let (root, errors) = DeTable::parse_recoverable(report.text());
-        for error in &errors {
-            let offset = error.span().map_or(0, |s| s.start);
-            report.error(offset, "", error.message(), "The file is not TOML here: https://toml.io/en/v1.0.0");
-        }
-        if !errors.is_empty() {
-            return None;
-        }
-        let here = Here { key: String::new(), report };
-        let root = Section::new(here, root.get_ref());
-        let written = Self {
-            server: root.table("server"),
-            store: root.table("store"),
-            agents: root.named("agents").into_iter().map(agent).collect(),
-            sources: root.named("sources").into_iter().map(source).collect(),
-            triggers: root.named("triggers").into_iter().map(trigger).collect(),
-            contracts: root.named("contracts").into_iter().map(contract).collect(),
-            retention: root.table("retention"),
-        };
-        root.finish();
-        Some(written)
-    }
-}
-
-fn agent((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<AgentWritten> {
-    let common = <AgentTable as Table>::read(&section);
-    let kind = common.runner.as_ref().map(|r| r.value.as_str());
-    // Without a runner (or with an unknown one) the keys of every kind are let pass: one fault is enough.
-    let own_kind = |k: &&doorbell_agents::Kind| kind == Some(k.name);
-    let known = doorbell_agents::KINDS.iter().any(|k| own_kind(&k));
-    let kinds = doorbell_agents::KINDS.iter().filter(|k| !known || own_kind(k));
-    let own = section.as_json(kinds.flat_map(|k| k.settings).map(|s| s.name)).into_iter().collect();
-    section.finish();
-    Named { name, table: AgentWritten { common, own } }
-}
-
-fn contract((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<ContractTable> {
-    let table = <ContractTable as Table>::read(&section);
-    section.finish();
-    Named { name, table }
-}
-
-fn source((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<SourceTable> {
-    let table = <SourceTable as Table>::read(&section);
-    section.finish();
-    Named { name, table }
-}
-
-fn trigger((name, section): (At<String>, Section<'_, '_, '_>)) -> Named<TriggerWritten> {
-    let trigger = <TriggerTable as Table>::read(&section);
-    let way_in = <SourceTable as Table>::read(&section);
-    // `enabled` is a key of both: on a trigger it is the trigger's.
-    let own = SourceTable::KEYS.iter().filter(|key| !TriggerTable::KEYS.contains(key));
-    let first_of_way_in = own
-        .filter_map(|key| section.offset_of(key).map(|offset| At { value: *key, offset }))
-        .min_by_key(|at| at.offset);
-    section.finish();
-    Named { name, table: TriggerWritten { trigger, way_in, first_of_way_in } }
 }

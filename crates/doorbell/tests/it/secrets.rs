@@ -265,16 +265,29 @@ async fn notion_hands_over_its_token_in_the_body() {
 }
 
 #[tokio::test]
-async fn a_store_sealed_with_another_key_refuses_to_start_and_says_which() {
+async fn a_store_sealed_with_another_key_refuses_to_start_and_says_which_as_a_check_does() {
     let sources = "[triggers.github]\nagent = \"a\"\nprovider = \"github\"\nsecret = { stored = \"github\" }\n";
     let mut door = Door::start(&config(sources)).await;
     told(&door, &["secrets", "set", "github"], STORED);
-    assert_eq!(door.terminate().await, Some(0));
     let file = door.path().join("data/master.key");
     let old = std::fs::read_to_string(&file).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     let new = "fedcba9876543210".repeat(4);
+    let checked = |door: &Door, words: &[&str]| {
+        let output = doorbell(door, &["check"], "");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(i32::from(!words.is_empty())), "{said}");
+        assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");
+        assert!(!said.contains(old.trim()) && !said.contains(&new), "{said}");
+    };
+    // Beside the running server, which goes on.
+    checked(&door, &[]);
+    std::fs::write(&file, &new).unwrap();
+    checked(&door, &["doorbell.toml:1:1: error: server.master_key: ", "another master key", "1 of them"]);
+    assert_eq!(github(&door, STORED, "0").await, 202);
+    std::fs::write(&file, &old).unwrap();
+    assert_eq!(door.terminate().await, Some(0));
     let mode = |mode: u32| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
     let refuses = async |door: &mut Door, words: &[&str]| {
         let before = door.log().len();
@@ -283,6 +296,7 @@ async fn a_store_sealed_with_another_key_refuses_to_start_and_says_which() {
         let log = door.log()[before..].to_owned();
         assert!(words.iter().all(|word| log.contains(word)), "{words:?}: {log}");
         assert!(!log.contains(old.trim()) && !log.contains(&new), "{log}");
+        checked(door, words);
     };
     std::fs::write(&file, &new).unwrap();
     refuses(&mut door, &["another master key", "1 of them"]).await;

@@ -39,7 +39,7 @@ use doorbell_core::ports::{Notice, Retention, StoreError};
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 
 pub use backup::{copy as backup, restore};
-pub use secrets::in_file as secrets_of;
+pub use secrets::{all_in_file as all_secrets_of, in_file as secrets_of};
 
 use book::{Book, SharedNames};
 use checkpoint::Checkpointer;

@@ -64,10 +64,20 @@ pub(super) fn of_name(view: &View<'_>, name: &SecretName) -> Result<Vec<KeptSecr
 
 /// All of them, newest first.
 pub(super) fn all(view: &View<'_>) -> Result<Vec<KeptSecret>, Fail> {
-    let sql = format!("SELECT {SECRET} FROM secrets ORDER BY id DESC");
-    let mut statement = view.conn.prepare_cached(&sql)?;
-    let found = statement.query_map([], secret_row)?.collect::<rusqlite::Result<_>>()?;
-    Ok(found)
+    Ok(read_all(view.conn)?)
+}
+
+/// All of them in the database at `path`, newest first, also while another process holds it; none in one that is not made
+/// yet. Called on a thread that may block.
+///
+/// # Errors
+/// If there is no such file, or it cannot be read.
+pub fn all_in_file(path: &Path) -> Result<Vec<KeptSecret>, StoreError> {
+    let conn = open_reader(path)?;
+    if check_version(&conn, path)? == 0 {
+        return Ok(Vec::new());
+    }
+    read_all(&conn).map_err(|error| sort(&error))
 }
 
 /// The values of one name in the database at `path`, newest first, also while another process holds it. For whoever may
@@ -79,6 +89,11 @@ pub fn in_file(path: &Path, name: &SecretName) -> Result<Vec<KeptSecret>, StoreE
     let conn = open_reader(path)?;
     check_version(&conn, path)?;
     read(&conn, name).map_err(|error| sort(&error))
+}
+
+fn read_all(conn: &Connection) -> rusqlite::Result<Vec<KeptSecret>> {
+    let sql = format!("SELECT {SECRET} FROM secrets ORDER BY id DESC");
+    conn.prepare_cached(&sql)?.query_map([], secret_row)?.collect()
 }
 
 fn read(conn: &Connection, name: &SecretName) -> rusqlite::Result<Vec<KeptSecret>> {
