@@ -25,6 +25,7 @@ mod screen;
 mod secrets;
 mod send;
 mod serve;
+mod signing;
 mod sources;
 mod table;
 mod triggers;

@@ -232,6 +232,12 @@ fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> Option<(Webh
         None => Vec::new(),
     };
     let preset = match preset? {
+        made if made.reply.is_some() && matches!(respond, Respond::Result(_)) => {
+            let offset = table.respond.as_ref().map_or(given.name.offset, |r| r.offset);
+            let problem = format!("{} takes one text alone for a yes, and no result", made.name);
+            cx.report.error(offset, &format!("{}.respond", given.key), problem, "Leave `respond` out.");
+            return None;
+        }
         made if made.id == CONTRACT && dresses.iter().any(|d| d.is_of_agents) => agentex::queued(cx)?,
         preset => preset,
     };

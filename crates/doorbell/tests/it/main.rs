@@ -18,6 +18,7 @@ mod lifecycle;
 mod must_pass;
 mod runs;
 mod secrets;
+mod send;
 mod senders;
 mod tidy;
 mod world;
