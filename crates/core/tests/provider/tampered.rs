@@ -267,16 +267,15 @@ fn a_refusal_tells_neither_the_secret_nor_the_right_signature() {
 /// What a caller would give: a body of the sender's own shape where something is written into it.
 fn draft_body(preset: &Preset) -> (Bytes, HeaderMap) {
     let good = preset.vectors.iter().rfind(|v| v.refused.is_none()).unwrap();
-    let mut headers = HeaderMap::new();
-    let media = crate::headers(&good.headers).remove(CONTENT_TYPE);
-    // A body in parts is put into its parts by the signing.
-    if let Some(media) = media.filter(|m| !m.as_bytes().starts_with(b"multipart")) {
-        headers.insert(CONTENT_TYPE, media);
+    let rung = Rung::new(crate::headers(&good.headers), good.body.clone());
+    if !preset.writes_into_body() {
+        return (Bytes::from_static(BODY.as_bytes()), HeaderMap::new());
     }
-    match preset.writes_into_body() && preset.payload.format != Format::Multipart {
-        true => (Bytes::from(good.body.clone()), headers),
-        false => (Bytes::from_static(BODY.as_bytes()), HeaderMap::new()),
+    if preset.payload.format == Format::Multipart {
+        return (crate::whole(preset, &rung).to_string().into(), HeaderMap::new());
     }
+    let media = rung.headers.get(CONTENT_TYPE).cloned();
+    (rung.body, media.map(|media| (CONTENT_TYPE, media)).into_iter().collect())
 }
 
 #[test]

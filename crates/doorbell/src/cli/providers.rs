@@ -92,6 +92,7 @@ fn describe(preset: &Arc<Preset>) -> Value {
         "event_type": texts(&preset.event.event_type),
         "batch": preset.payload.batch.as_ref().map(|path| format!("{}[]", path.join("."))),
         "handshakes": preset.handshakes.len(),
+        "reply": preset.reply,
         "max_body": preset.payload.max_body,
         "setup": docs.setup,
         "secret": docs.secret_name,

@@ -169,7 +169,11 @@ fn has_events(preset: &Preset, body: &Value) -> bool {
 /// Whether it asks for an answer instead of telling something.
 fn is_question(preset: &Preset, body: &Value) -> bool {
     let told = |place: &Place, wanted: &Wanted| match (place, wanted) {
-        (Place::Body(path), Wanted::Text(text)) => walk(body, path).and_then(Value::as_str) == Some(text),
+        (Place::Body(path), Wanted::Text(text)) => match walk(body, path) {
+            Some(Value::String(said)) => said == text,
+            Some(Value::Number(number)) => number.to_string() == text.as_str(),
+            _ => false,
+        },
         (Place::Body(path), _) => walk(body, path).is_some(),
         _ => false,
     };

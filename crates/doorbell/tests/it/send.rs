@@ -8,10 +8,16 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 
+use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use doorbell_core::provider::{self, Preset, Signer};
 use serde_json::Value;
 
-use crate::world::{Door, HttpAgent, TOKEN};
+use crate::world::{Door, HttpAgent, SECRET, TOKEN};
 
 /// Programs that run beside each other: more would only wait for the two cores.
 const PARALLEL: usize = 4;
@@ -21,6 +27,7 @@ fn doorbell(dir: &Path, args: &[&str]) -> Output {
         .args(args)
         .current_dir(dir)
         .env("DOORBELL_ADMIN_TOKEN", TOKEN)
+        .env("TEST_SECRET", SECRET)
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .output()
@@ -121,4 +128,122 @@ async fn a_sample_of_every_sender_is_taken_or_it_is_said_why_none_can_be_sent() 
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), sent.len(), wrong.join("\n"));
     let refused = door.all("/decisions?kind=rejected").await;
     assert_eq!(refused, Vec::<Value>::new(), "what cannot be signed is not sent");
+}
+
+/// A key pair: the private half in PEM, and the public one as its bytes and as DER.
+struct Pair {
+    pem: String,
+    raw: Vec<u8>,
+    der: Vec<u8>,
+}
+
+fn pem(pkcs8: &[u8]) -> String {
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(pkcs8))
+}
+
+fn ed25519() -> Pair {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+    Pair { pem: pem(pkcs8.as_ref()), raw: pair.public_key().as_ref().to_vec(), der: Vec::new() }
+}
+
+fn ecdsa() -> Pair {
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new()).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref()).unwrap();
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    Pair { pem: pem(pkcs8.as_ref()), raw: Vec::new(), der: der.as_ref().to_vec() }
+}
+
+fn rsa() -> Pair {
+    let pair = aws_lc_rs::rsa::KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+    let der: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    Pair { pem: pem(pkcs8.as_ref()), raw: Vec::new(), der: der.as_ref().to_vec() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_key_of_one_s_own_signs_beside_the_sender_s() {
+    let agent = HttpAgent::start().await;
+    let (edwards, curve, primes) = (ed25519(), ecdsa(), rsa());
+    let senders = [
+        ("discord-interactions", hex::encode(&edwards.raw), &edwards),
+        ("telnyx", STANDARD.encode(&edwards.raw), &edwards),
+        ("sendgrid", STANDARD.encode(&curve.der), &curve),
+        ("wise", STANDARD.encode(&primes.der), &primes),
+        ("gong", STANDARD.encode(&primes.der), &primes),
+    ];
+    let mut config = format!(
+        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\npublic_url = \"https://door.example.com\"\n\
+         [agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n",
+        agent.url()
+    );
+    for (id, ..) in &senders {
+        config += &format!(
+            "[triggers.{id}]\nagent = \"worker\"\nprovider = \"{id}\"\n\
+             secret = [{{ file = \"{id}.theirs\" }}, {{ file = \"{id}.mine\" }}]\n"
+        );
+    }
+    let mut door = Door::prepare(&config);
+    for (id, mine, pair) in &senders {
+        let good = provider::get(id).unwrap().vectors.iter().find(|v| v.refused.is_none()).unwrap();
+        write_secret(&door.path().join(format!("{id}.theirs")), &good.secrets[0]);
+        write_secret(&door.path().join(format!("{id}.mine")), mine);
+        write_secret(&door.path().join(format!("{id}.pem")), &pair.pem);
+    }
+    door.launch().await;
+    for (id, ..) in &senders {
+        let sent = doorbell(door.path(), &["send", id, "--key", &format!("{id}.pem")]);
+        assert!(sent.status.success(), "{id}: {}{}", text(&sent.stdout), text(&sent.stderr));
+        assert_eq!(door.all(&format!("/events?source={id}")).await.len(), 1, "{id}");
+    }
+    // A public key is none to sign with, and a proof that is given is sent as it is.
+    let public = doorbell(door.path(), &["send", "wise", "--key", "wise.mine"]);
+    assert!(!public.status.success() && text(&public.stderr).contains("PKCS#8"), "{}", text(&public.stderr));
+    assert!(door.all("/decisions?kind=rejected").await.is_empty());
+    let forged = doorbell(door.path(), &["send", "wise", "--header", "x-signature-sha256: AAAA"]);
+    assert!(!forged.status.success() && text(&forged.stdout).contains("401"), "{}", text(&forged.stdout));
+    assert_eq!(door.all("/decisions?source=wise&kind=rejected").await.len(), 1);
+}
+
+const OTHERS: &str = r#"
+[triggers.payments]
+agent = "worker"
+provider = "mercado-pago"
+secret = { env = "TEST_SECRET" }
+[triggers.board]
+agent = "worker"
+provider = "linear"
+secret = { env = "TEST_SECRET" }
+[triggers.inbox]
+agent = "worker"
+auth = "contract"
+[contracts.almyty.serve.helper]
+trigger = "inbox"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_is_signed_a_time_in_the_body_is_renewed_and_a_contract_s_key_is_not_guessed() {
+    let agent = HttpAgent::start().await;
+    let config = format!(
+        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\n[agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n{OTHERS}",
+        agent.url()
+    );
+    let door = Door::start(&config).await;
+    std::fs::write(
+        door.path().join("old.json"),
+        r#"{"webhookTimestamp":1600000000000,"type":"Issue","action":"create"}"#,
+    )
+    .unwrap();
+    for args in [&["payments", "--query", "data.id=PAY_9", "--query", "a=b c"][..], &["board", "--data", "old.json"]] {
+        let sent = doorbell(door.path(), &[&["send"], args].concat());
+        assert!(sent.status.success(), "{args:?}: {}{}", text(&sent.stdout), text(&sent.stderr));
+    }
+    let paid = door.all("/events?source=payments").await;
+    assert_eq!((paid.len(), paid[0]["subject"].as_str()), (1, Some("PAY_9")));
+    assert_eq!(door.all("/events?source=board").await.len(), 1);
+    let contract = doorbell(door.path(), &["send", "inbox"]);
+    let told = text(&contract.stderr);
+    assert_eq!(contract.status.code(), Some(1));
+    assert!(told.contains("wire contract") && told.contains("POST /agents/ID/webhook"), "{told}");
+    assert!(door.all("/decisions?source=inbox").await.is_empty());
 }
