@@ -115,7 +115,11 @@ pub fn sign(preset: &Preset, secret: &Secret, draft: Draft<'_>, now: Timestamp) 
         parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     }
     // A proof that is given stands: of a delivery that was captured, or one that is meant to be refused.
-    let is_given = |place: &Place| matches!(place, Place::Header(name) if draft.headers.contains_key(name));
+    let is_given = |place: &Place| match place {
+        Place::Header(name) => draft.headers.contains_key(name),
+        Place::Query(name) => has_parameter(draft.query, name),
+        Place::Body(_) | Place::Form(_) | Place::Path => false,
+    };
     if !credentials.iter().any(is_given) {
         prove(preset, secret, &draft, now, &mut parts)?;
     }
@@ -297,12 +301,16 @@ fn add_signature(
 fn fill_query(template: &Template, draft: &Draft<'_>, own: &OwnBody<'_>, parts: &mut SignedParts) {
     for piece in template.pieces() {
         let (Piece::At(Place::Query(name)) | Piece::Lower(Place::Query(name))) = piece else { continue };
-        if form_urlencoded::parse(draft.query.as_bytes()).any(|(given, _)| given == *name) {
+        if has_parameter(draft.query, name) {
             continue;
         }
         let told = own.text(&name.split('.').map(str::to_owned).collect::<Vec<_>>());
         parts.query.push((name.clone(), told.unwrap_or_else(|| draft.id.to_owned())));
     }
+}
+
+fn has_parameter(query: &str, name: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes()).any(|(given, _)| given == name)
 }
 
 fn with_parameters(query: &str, more: &[(String, String)]) -> String {

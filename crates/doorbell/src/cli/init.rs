@@ -132,7 +132,7 @@ impl Sender {
         let mut steps = String::new();
         if self.secret_from() == SecretFrom::Sender {
             let called = preset.docs.secret_name.as_deref().unwrap_or("public key");
-            steps.push_str(&format!("  put into secrets/{name}: {called} ({} has it)\n", preset.name));
+            steps.push_str(&format!("  put into secrets/{name}: what {} calls \"{called}\"\n", preset.name));
         }
         if preset.signs_public_url() {
             steps.push_str(&format!(

@@ -247,3 +247,17 @@ async fn a_query_is_signed_a_time_in_the_body_is_renewed_and_a_contract_s_key_is
     assert!(told.contains("wire contract") && told.contains("POST /agents/ID/webhook"), "{told}");
     assert!(door.all("/decisions?source=inbox").await.is_empty());
 }
+
+#[test]
+fn a_sender_that_wants_one_text_cannot_be_promised_a_result() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = "[agents.a]\nrunner = \"process\"\ncommand = [\"cat\"]\n\
+                  [triggers.signed]\nagent = \"a\"\nprovider = \"dropbox-sign\"\nsecret = { env = \"TEST_SECRET\" }\n";
+    std::fs::write(dir.path().join("doorbell.toml"), config).unwrap();
+    let good = doorbell(dir.path(), &["check"]);
+    assert!(good.status.success(), "{}{}", text(&good.stdout), text(&good.stderr));
+    std::fs::write(dir.path().join("doorbell.toml"), format!("{config}respond = \"result\"\n")).unwrap();
+    let wrong = doorbell(dir.path(), &["check"]);
+    let told = text(&wrong.stdout) + &text(&wrong.stderr);
+    assert!(!wrong.status.success() && told.contains("one text alone for a yes"), "{told}");
+}
