@@ -5,10 +5,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use doorbell_core::Secret;
-use doorbell_core::provider::{Preset, Signer};
+use doorbell_core::provider::{Place, Preset, Signer};
 use doorbell_core::source::SecretPlace;
 use doorbell_server::contracts::CONTRACT;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::fault::Fault;
 use crate::config::{Sender, read_text};
@@ -44,9 +44,7 @@ pub(super) fn check(sender: &Sender, key: Option<&Secret>, given: &HeaderMap) ->
     }
     // Whoever gives the proof needs nobody to make it.
     let proofs = preset.credentials();
-    let is_given = |name: &http::HeaderName| {
-        proofs.iter().any(|p| matches!(p, doorbell_core::provider::Place::Header(n) if n == name))
-    };
+    let is_given = |name: &HeaderName| proofs.iter().any(|p| matches!(p, Place::Header(n) if n == name));
     if given.keys().any(is_given) {
         return Ok(());
     }
@@ -72,7 +70,7 @@ pub(super) fn check(sender: &Sender, key: Option<&Secret>, given: &HeaderMap) ->
 fn instead(preset: &Preset) -> String {
     let setup = preset.docs.setup.as_deref().map(|setup| format!(" ({setup})")).unwrap_or_default();
     let place = preset.credentials().into_iter().find_map(|p| match p {
-        doorbell_core::provider::Place::Header(name) => Some(name),
+        Place::Header(name) => Some(name),
         _ => None,
     });
     let captured = match place {

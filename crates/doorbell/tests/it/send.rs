@@ -214,6 +214,10 @@ secret = { env = "TEST_SECRET" }
 agent = "worker"
 provider = "linear"
 secret = { env = "TEST_SECRET" }
+[triggers.mesh]
+agent = "worker"
+auth = "client-cert"
+client_cert = { form = "xfcc", sans = ["dns:partner.example"] }
 [triggers.inbox]
 agent = "worker"
 auth = "contract"
@@ -222,10 +226,11 @@ trigger = "inbox"
 "#;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_query_is_signed_a_time_in_the_body_is_renewed_and_a_contract_s_key_is_not_guessed() {
+async fn what_is_signed_may_be_given_and_what_only_others_hold_is_not_guessed() {
     let agent = HttpAgent::start().await;
     let config = format!(
-        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\n[agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n{OTHERS}",
+        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n{OTHERS}",
         agent.url()
     );
     let door = Door::start(&config).await;
@@ -246,6 +251,18 @@ async fn a_query_is_signed_a_time_in_the_body_is_renewed_and_a_contract_s_key_is
     assert_eq!(contract.status.code(), Some(1));
     assert!(told.contains("wire contract") && told.contains("POST /agents/ID/webhook"), "{told}");
     assert!(door.all("/decisions?source=inbox").await.is_empty());
+    // What a proxy tells nobody else can tell, but for a person who stands where the proxy does.
+    let bare = doorbell(door.path(), &["send", "mesh"]);
+    assert!(
+        bare.status.code() == Some(1) && text(&bare.stderr).contains("a trusted proxy tells"),
+        "{}",
+        text(&bare.stderr)
+    );
+    assert!(door.all("/decisions?source=mesh").await.is_empty());
+    let hash = "ab".repeat(32);
+    let told = format!("x-forwarded-client-cert: Hash={hash};DNS=partner.example");
+    let told = doorbell(door.path(), &["send", "mesh", "--header", &told]);
+    assert!(told.status.success(), "{}{}", text(&told.stdout), text(&told.stderr));
 }
 
 #[test]
