@@ -127,6 +127,13 @@ pub(crate) fn json(status: StatusCode, entry: &impl Serialize) -> Response<Body>
     response
 }
 
+/// The one text that a sender takes for a yes.
+pub(crate) fn said(text: &str) -> Response<Body> {
+    let mut response = Response::new(Body::full(text.to_owned()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
 /// What a provider's handshake wants to hear.
 pub(crate) fn handshake(answer: provider::Answer) -> Response<Body> {
     let mut response = Response::new(Body::full(answer.body));

@@ -47,6 +47,8 @@ pub(crate) async fn ring(
     let (head, body) = request.into_parts();
     let remote = peer::real(socket, &head.headers, &front.options.trusted_proxies);
     let via = peer::via(socket, &front.options.trusted_proxies);
+    // Some senders take one text alone for a yes.
+    let wanted = source.webhook().and_then(|w| w.preset.reply.as_deref());
     // Subscribed before the event is there: a run that ends at once is not missed.
     let waiting = match source.webhook().map(|w| w.respond) {
         Some(Respond::Result(limit)) => Some((front.house.store.notices(), limit)),
@@ -54,6 +56,7 @@ pub(crate) async fn ring(
     };
     let asked = ask(front, source, Arrived { head, body, remote, via }, None).await;
     let mut response = match asked.answer {
+        Answer::Taken(_) if wanted.is_some() => reply::said(wanted.unwrap_or_default()),
         Answer::Taken(taken) => answer(front, &taken, waiting).await,
         Answer::Handshake(answer) => reply::handshake(answer),
         Answer::Refused(refused) => reply::refusal(refused.no),

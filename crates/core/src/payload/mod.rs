@@ -16,6 +16,7 @@
 
 mod duplicates;
 mod members;
+pub mod multipart;
 mod paths;
 mod project;
 mod siblings;
@@ -44,7 +45,8 @@ const FORM_JSON_PAIR_MAX: usize = 200;
 pub struct PayloadRule {
     /// What the body is.
     pub kind: PayloadKind,
-    /// The form field that holds JSON, such as `payload` at GitHub and Slack. A form without the field stays a form.
+    /// The form field that holds JSON, such as `payload` at GitHub and Slack. A form without the field stays a form; a body
+    /// in parts without it is unreadable.
     pub form_json: Option<String>,
 }
 
@@ -63,6 +65,9 @@ pub enum PayloadKind {
     /// JSON of any kind if it can be read as such, else text, whatever the content type says: a body that is not JSON is
     /// no fault (Promptise).
     JsonOrText,
+    /// JSON in the one field [`PayloadRule::form_json`] of `multipart/form-data` (RFC 7578), which is all that is kept of
+    /// it; under any other content type JSON (Dropbox Sign).
+    Multipart,
 }
 
 /// What a body was read as.
@@ -141,6 +146,14 @@ pub enum Unreadable {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// A body in parts, and not one of them is the JSON.
+    #[error("the body is multipart and its field `{field}` cannot be read: {fault}")]
+    Part {
+        /// The field's name.
+        field: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// A batch was to be split where there is no list.
     #[error("{}", not_a_list(.path))]
     NotAList {
@@ -212,6 +225,9 @@ impl Body {
     pub fn read(raw: Bytes, content_type: Option<&str>, rule: &PayloadRule) -> Result<Self, Unreadable> {
         let media = content_type.map(essence).filter(|t| !t.is_empty());
         let any = rule.kind == PayloadKind::JsonOrText;
+        if let (PayloadKind::Multipart, Some(field)) = (rule.kind, rule.form_json.as_deref()) {
+            return Self::in_part(raw, content_type, field);
+        }
         if let Some(t) = media.filter(|t| !any && starts_with_ignore_case(t, "multipart/")) {
             return Err(Unreadable::MediaType(t.chars().take(100).collect()));
         }
@@ -219,7 +235,7 @@ impl Body {
             return Ok(Self::plain(Format::Empty, raw));
         }
         match rule.kind {
-            PayloadKind::Json => Self::json(raw),
+            PayloadKind::Json | PayloadKind::Multipart => Self::json(raw),
             PayloadKind::Form => Self::form(raw, rule),
             PayloadKind::Text => Ok(Self::text(raw)),
             PayloadKind::JsonOrText => Ok(match Self::json(raw.clone()) {
@@ -342,6 +358,12 @@ impl Body {
     fn json(raw: Bytes) -> Result<Self, Unreadable> {
         let json = readable_json(&raw)?;
         Ok(Self { format: Format::Json, raw, json })
+    }
+
+    fn in_part(raw: Bytes, content_type: Option<&str>, field: &str) -> Result<Self, Unreadable> {
+        let part = multipart::part(&raw, content_type, field);
+        let json = part.map_err(|fault| Unreadable::Part { field: field.to_owned(), fault })?.unwrap_or(raw);
+        if json.is_empty() { Ok(Self::plain(Format::Empty, json)) } else { Self::json(json) }
     }
 
     fn text(raw: Bytes) -> Self {

@@ -202,12 +202,16 @@ fn is_text(claims: &Map<String, Value>, claim: &str, text: &str, wanted: &'stati
 }
 
 /// A token over `claims`, for tests and `doorbell send`.
-pub(super) fn write(algorithm: &str, claims: &Value, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+pub(super) fn write<E>(
+    algorithm: &str,
+    claims: &Value,
+    sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<String, E> {
     let header = serde_json::json!({"alg": algorithm, "typ": "JWT"});
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let message = format!("{}.{}", part(&header), part(claims));
-    let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
-    format!("{message}.{signature}")
+    let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes())?);
+    Ok(format!("{message}.{signature}"))
 }
 
 /// The SHA-256 of a body, as a claim writes it.

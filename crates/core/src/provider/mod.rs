@@ -13,7 +13,7 @@
 //! labels  id, type, …       handshake   pairing   keep  what is kept   content  how a copy is known
 //! evidence  what a check looks at   client_cert   what a trusted proxy tells of a certificate
 //! sns     what is signed, and whose certificate   published   keys that are fetched   by_name   and handed out one by one
-//! sign    the other side, for tests, `send` and `demo`
+//! sign    the other side, for tests, `send` and `demo`: signer   who can, and with what   own_body   what goes into a body
 //! ```
 
 mod by_name;
@@ -30,6 +30,7 @@ mod keep;
 mod key_form;
 mod keys;
 mod labels;
+mod own_body;
 mod pairing;
 mod parse;
 mod parse_handshake;
@@ -43,6 +44,7 @@ mod scheme;
 mod select;
 mod sign;
 mod signed;
+mod signer;
 mod sns;
 mod verify;
 
@@ -75,6 +77,7 @@ pub use scheme::{
 pub use select::Place;
 pub use sign::{Draft, SignError, SignedParts, sign};
 pub use signed::{Piece, Template};
+pub use signer::Signer;
 pub use sns::SnsMessage;
 pub use verify::{Proof, Verified, Verifier, VerifyOptions};
 

@@ -90,6 +90,7 @@ fn read(root: Section<'_, '_>, given_id: Option<&str>) -> Option<Preset> {
     let event = root.section("event").map(|section| event(section, &payload)).unwrap_or_default();
     let handshakes = root.sections("handshakes").into_iter().filter_map(handshake).collect();
     let pairing = root.section("pairing").and_then(pairing);
+    let reply = root.text("reply").map(|t| t.value);
     let keep = root.texts("keep_headers");
     let secrets = root.texts("secrets").into_iter().filter_map(|t| place(&root, t)).collect();
     let settable = settable(&root);
@@ -109,6 +110,7 @@ fn read(root: Section<'_, '_>, given_id: Option<&str>) -> Option<Preset> {
             payload,
             handshakes,
             pairing,
+            reply,
             keep_headers,
             secrets,
             settable,
@@ -221,9 +223,13 @@ fn payload(section: Option<Section<'_, '_>>) -> PayloadRules {
         cloudevents: CloudEvents::No,
     };
     let Some(section) = section else { return rules };
-    let formats = [("json", Format::Json), ("form", Format::Form), ("auto", Format::Auto)];
+    let formats =
+        [("json", Format::Json), ("form", Format::Form), ("auto", Format::Auto), ("multipart", Format::Multipart)];
     rules.format = section.word("format", &formats).unwrap_or(Format::Auto);
     rules.form_json = section.text("form_json").map(|t| t.value);
+    if rules.format == Format::Multipart && rules.form_json.is_none() {
+        section.fault(section.offset, "of a multipart body one field is read: name it with `form_json`");
+    }
     rules.max_body = section.size("max_body");
     rules.batch = section.text("batch").and_then(|t| told(&section, t.offset, list_path("batch", &t.value)));
     let words = [("accepted", CloudEvents::Accepted), ("required", CloudEvents::Required)];

@@ -39,6 +39,8 @@ pub struct Preset {
     pub handshakes: Vec<Handshake>,
     /// How it hands over its secret, if it does that over the wire.
     pub pairing: Option<Pairing>,
+    /// The text that it takes for a yes, answered with 200 to whatever was taken; none: our own answer will do.
+    pub reply: Option<String>,
     /// The headers worth keeping with an event.
     pub keep_headers: Vec<HeaderName>,
     /// The places that hold a secret beside the scheme's own, to be taken out before anybody reads the event.
@@ -84,7 +86,7 @@ pub struct EventRules {
 pub struct PayloadRules {
     /// The form of the body.
     pub format: Format,
-    /// The form field that holds JSON, when the body is a form (GitHub and Slack: `payload`).
+    /// The field that holds JSON, when the body is a form (GitHub and Slack: `payload`) or in parts.
     pub form_json: Option<String>,
     /// The path of the list of events, when one request may hold several; an empty path is the body itself.
     pub batch: Option<Vec<String>>,
@@ -115,6 +117,8 @@ pub enum Format {
     Form,
     /// By the media type: a form if it says so, else JSON.
     Auto,
+    /// `multipart/form-data` with JSON in the field [`PayloadRules::form_json`]; anything else is JSON as it is.
+    Multipart,
 }
 
 /// What a source may set for itself on a preset that allows it.
@@ -149,7 +153,12 @@ impl Preset {
     pub fn signs_public_url(&self) -> bool {
         let is_url =
             |piece: &Piece| matches!(piece, Piece::Url | Piece::UrlWithPort | Piece::UrlWithoutPort | Piece::PlivoUrl);
-        self.scheme.signed().is_some_and(|s| s.templates.iter().all(|t| t.pieces().iter().any(is_url)))
+        match &self.scheme {
+            Scheme::Signed(signed) => signed.templates.iter().all(|t| t.pieces().iter().any(is_url)),
+            // Published keys sign for everybody: there an `audience` may stand in for the URL.
+            Scheme::Jwt(rule) => rule.url.is_some() && rule.key_set.is_none(),
+            _ => false,
+        }
     }
 }
 
@@ -204,8 +213,14 @@ impl PayloadRules {
             Format::Json => crate::payload::PayloadKind::Json,
             Format::Form => crate::payload::PayloadKind::Form,
             Format::Auto => crate::payload::PayloadKind::Auto,
+            Format::Multipart => crate::payload::PayloadKind::Multipart,
         };
         crate::payload::PayloadRule { kind, form_json: self.form_json.clone() }
+    }
+
+    /// The part of a multipart body that is read, where bodies come so.
+    pub(super) fn part(&self) -> Option<&str> {
+        self.form_json.as_deref().filter(|_| self.format == Format::Multipart)
     }
 
     /// Whether `id` may tell the events of one request apart. What stands outside a batch's elements is one text for all

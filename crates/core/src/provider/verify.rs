@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -33,6 +33,7 @@ use super::scheme::{Algorithm, JwtRule, Published, PublishedKey, Scheme, Signed,
 use super::select::{NotExact, Place, walk};
 use super::signed::{IsDigested, Material};
 use super::sns::SnsMessage;
+use crate::payload::multipart;
 use crate::{Secret, Timestamp};
 
 /// The most elements of a list that are each checked. Senders write up to some hundred.
@@ -180,12 +181,20 @@ impl Verifier {
     /// Checks one request at the time `now`.
     pub fn verify(&self, request: &Request<'_>, now: Timestamp) -> Result<Verified, Refusal> {
         // A body that is no JSON has none of the fields that are asked for, and is refused for that.
-        let body: Option<Value> = if self.looks_into_body { serde_json::from_slice(request.body).ok() } else { None };
+        let body: Option<Value> = if self.looks_into_body { self.json(request) } else { None };
         let (secret, proof) = match &self.preset.each {
             None => self.one(request, body.as_ref(), now)?,
             Some(path) => self.each(path, request, body.as_ref(), now)?,
         };
         Ok(Verified { scheme: self.preset.scheme.name(), secret, proof })
+    }
+
+    /// The JSON of a body, by the same rule as the payload is read: where it stands in a part, that part.
+    fn json(&self, request: &Request<'_>) -> Option<Value> {
+        let Some(field) = self.preset.payload.part() else { return serde_json::from_slice(request.body).ok() };
+        let media = request.headers.get(CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
+        let part = multipart::part(request.body, media.as_deref(), field).ok()?;
+        serde_json::from_slice(part.as_ref().unwrap_or(request.body)).ok()
     }
 
     /// Where the key of this request stands, if it has to be fetched; then [`Verifier::verify_with`] is asked, and else

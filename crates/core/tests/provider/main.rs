@@ -10,6 +10,7 @@ mod tampered;
 mod traps;
 
 use bytes::Bytes;
+use doorbell_core::payload::multipart;
 use doorbell_core::provider::{Format, Preset, Refusal, Request, Verified, Verifier};
 use doorbell_core::{Secret, Timestamp};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -90,6 +91,11 @@ fn view(preset: &Preset, rung: &Rung) -> Value {
 
 /// The parsed body, as the door makes it: the JSON, or a form's fields, or the JSON in the form's named field.
 fn whole(preset: &Preset, rung: &Rung) -> Value {
+    if preset.payload.format == Format::Multipart {
+        let media = rung.headers.get("content-type").map(|t| t.to_str().unwrap());
+        let part = multipart::part(&rung.body, media, preset.payload.form_json.as_deref().unwrap());
+        return serde_json::from_slice(&part.ok().flatten().unwrap_or_default()).unwrap_or_default();
+    }
     let form = rung.headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/x-www-form"));
     let form = preset.payload.format == Format::Form || (preset.payload.format == Format::Auto && form);
     if !form {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use doorbell_core::Secret;
-use doorbell_core::provider::{self, Algorithm, JwtAlgorithm, KeyForm, Preset, Scheme, Verifier, VerifyOptions};
+use doorbell_core::provider::{self, Preset, Scheme, Signer, Verifier, VerifyOptions};
 
 use super::Env;
 use super::fault::Fault;
@@ -20,6 +20,8 @@ use super::screen::Screen;
 use super::table::one_line;
 use crate::app::private;
 
+/// Methods that are no sender's own.
+const GENERAL: [&str; 6] = ["api-key", "basic", "bearer", "hmac", "none", "path-token"];
 /// What is asked for when nobody is asked.
 const DEFAULT_PROVIDER: &str = "github";
 /// Methods that suit a sender we have no preset of, with what a person calls them.
@@ -77,12 +79,11 @@ struct Sender {
 
 impl Sender {
     fn named(name: &str) -> Result<Self> {
-        let is_method = METHODS.iter().any(|(method, _)| *method == name);
-        match provider::get(name).filter(|preset| is_method || is_offered(preset)) {
-            Some(preset) => Ok(Self { preset: preset.clone(), is_method }),
+        match provider::get(name) {
+            Some(preset) => Ok(Self { preset: preset.clone(), is_method: GENERAL.contains(&name) }),
             None => {
                 let fault = Fault::usage(format!("there is no provider `{}` that init can set up", one_line(name)));
-                Err(fault.advice(not_offered(name)).into())
+                Err(fault.advice(unknown(name)).into())
             }
         }
     }
@@ -104,46 +105,72 @@ impl Sender {
         }
     }
 
+    /// Who has to make what the source's secret is.
+    fn secret_from(&self) -> SecretFrom {
+        match (&self.preset.scheme, self.preset.signer()) {
+            (Scheme::None, _) => SecretFrom::Nobody,
+            (_, Signer::Secret) => SecretFrom::Us,
+            (_, Signer::PrivateKey | Signer::SenderAlone(_)) => SecretFrom::Sender,
+        }
+    }
+
     /// A fresh secret, in the form that this sender's are in.
     fn secret(&self) -> Result<String> {
         let hex = private::random_text().context("no random numbers")?;
         let base64 = STANDARD.encode(hex::decode(&hex).context("no random numbers")?);
-        let forms = [hex, format!("whsec_{base64}"), base64];
+        let (login, named) = (format!("doorbell:{hex}"), format!("doorbell|{hex}"));
+        let forms = [hex, format!("whsec_{base64}"), base64, login, named];
         let suits = |text: &String| {
             Verifier::new(self.preset.clone(), &[Secret::new(text.clone())], VerifyOptions::default()).is_ok()
         };
         forms.into_iter().find(suits).with_context(|| format!("no secret can be made for {}", self.preset.name))
     }
+
+    /// What of the next steps comes first, where something does.
+    fn before(&self) -> String {
+        let (name, preset) = (&self.preset.id, &self.preset);
+        let mut steps = String::new();
+        if self.secret_from() == SecretFrom::Sender {
+            let called = preset.docs.secret_name.as_deref().unwrap_or("public key");
+            steps.push_str(&format!("  put into secrets/{name}: what {} calls \"{called}\"\n", preset.name));
+        }
+        if preset.signs_public_url() {
+            steps.push_str(&format!(
+                "  set public_url in doorbell.toml: {} signs the address that it knows us by\n",
+                preset.name
+            ));
+        } else if matches!(&preset.scheme, Scheme::Jwt(rule) if rule.key_set.is_some() && rule.url.is_some()) {
+            steps.push_str(&format!(
+                "  set public_url in doorbell.toml: the tokens of {} are meant for it\n",
+                preset.name
+            ));
+        }
+        steps
+    }
 }
 
-/// What to do about a name that is not offered.
-fn not_offered(name: &str) -> String {
-    if let Some(preset) = provider::get(name) {
-        return format!(
-            "{} is known, and its secret cannot be made here: `doorbell providers {name}` says what to write.",
-            preset.name
-        );
-    }
-    let known: Vec<&str> = offered().map(|p| p.id.as_str()).chain(METHODS.map(|(m, _)| m)).collect();
+/// What to do about a name that nobody has.
+fn unknown(name: &str) -> String {
+    let known: Vec<&str> = provider::presets().keys().map(String::as_str).collect();
     let near = nearest(name, &known);
     let all = "`doorbell providers` lists all senders; for one that is not there take `hmac` or `bearer`.";
     if near.is_empty() { all.to_owned() } else { format!("Did you mean {}? {all}", near.join(" or ")) }
 }
 
-fn offered() -> impl Iterator<Item = &'static Arc<Preset>> {
-    provider::presets().values().filter(|preset| is_offered(preset))
+/// Who makes what the source's secret is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SecretFrom {
+    /// We do: a text that both sides share.
+    Us,
+    /// The sender: a public key, or what names its events.
+    Sender,
+    /// Nothing is checked.
+    Nobody,
 }
 
-/// Senders whose secret is a shared text, which can be made here. (A public key cannot, nor one that the sender names.)
-fn is_offered(preset: &Preset) -> bool {
-    let general = ["api-key", "basic", "bearer", "hmac", "none", "path-token"].contains(&preset.id.as_str());
-    let shared = match &preset.scheme {
-        Scheme::Signed(signed) => !matches!(signed.algorithm, Algorithm::Public(_)) && signed.key != KeyForm::NamedSha1,
-        Scheme::Jwt(rule) => rule.algorithm == JwtAlgorithm::Hs256,
-        Scheme::Token { .. } => true,
-        Scheme::Basic | Scheme::Sns | Scheme::ClientCert(_) | Scheme::None => false,
-    };
-    !general && shared
+/// Senders that a person is asked about.
+fn offered() -> impl Iterator<Item = &'static Arc<Preset>> {
+    provider::presets().values().filter(|preset| !GENERAL.contains(&preset.id.as_str()))
 }
 
 fn ask() -> Result<Sender> {
@@ -172,6 +199,8 @@ enum Kind {
     Plain,
     Program,
     Secret,
+    /// Like the others, in a directory that is its owner's alone.
+    Private,
 }
 
 impl File {
@@ -184,8 +213,11 @@ impl File {
                 private::prepare(parent)?;
                 private::write(&path, &self.text).with_context(told)
             }
-            Kind::Plain | Kind::Program => {
-                fs::create_dir_all(parent).with_context(told)?;
+            Kind::Plain | Kind::Program | Kind::Private => {
+                match self.kind {
+                    Kind::Private => private::prepare(parent)?,
+                    _ => fs::create_dir_all(parent).with_context(told)?,
+                }
                 let mut options = fs::OpenOptions::new();
                 options.write(true).create_new(true);
                 #[cfg(unix)]
@@ -201,12 +233,18 @@ impl File {
 
 fn files(sender: &Sender) -> Result<Vec<File>> {
     let name = &sender.preset.id;
+    let from = sender.secret_from();
+    let secret = match from {
+        SecretFrom::Us | SecretFrom::Sender => format!("secret = {{ file = \"secrets/{name}\" }}"),
+        SecretFrom::Nobody => "# no secret: anybody who reaches this address may ring".to_owned(),
+    };
     let config = include_str!("init/doorbell.toml")
         .replace("@NAME@", name)
         .replace("@RULE@", &sender.rule())
+        .replace("@SECRET@", &secret)
         .replace("@FILTER@", sender.filter())
         .replace("@SENDER@", &sender.preset.name);
-    Ok(vec![
+    let mut files = vec![
         File { path: "doorbell.toml".into(), text: config, kind: Kind::Plain, about: "the configuration" },
         File {
             path: "agent.sh".into(),
@@ -214,43 +252,49 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
             kind: Kind::Program,
             about: "an agent that works",
         },
-        File {
+    ];
+    if from == SecretFrom::Us {
+        files.push(File {
             path: format!("secrets/{name}").into(),
             text: format!("{}\n", sender.secret()?),
             kind: Kind::Secret,
             about: "a fresh webhook secret, mode 0600",
-        },
-        File {
-            path: "secrets/.gitignore".into(),
-            text: "*\n".into(),
-            kind: Kind::Plain,
-            about: "keeps the secrets out of git",
-        },
-    ])
+        });
+    }
+    files.push(File {
+        path: "secrets/.gitignore".into(),
+        text: "*\n".into(),
+        kind: Kind::Private,
+        about: "keeps the secrets out of git",
+    });
+    Ok(files)
 }
 
 fn next_steps(dir: &Path, sender: &Sender) -> String {
     let go = if dir == Path::new(".") { String::new() } else { format!("  cd {}\n", dir.display()) };
+    let before = sender.before();
     let name = &sender.preset.id;
     let as_whom = if sender.is_method { String::new() } else { format!(" as {} would", sender.preset.name) };
     let whom = if sender.is_method { "your sender" } else { &sender.preset.name };
     let setup = sender.preset.docs.setup.as_deref().filter(|_| !sender.is_method);
     let setup = setup.map(|s| format!("  where   {s}\n")).unwrap_or_default();
-    let theirs = match &sender.preset.docs.secret_name {
-        Some(called) if !sender.is_method => {
-            format!("\n          (if {whom} gives you one, its \"{called}\", put that into the file instead)")
+    let ring = match sender.preset.signer() {
+        Signer::Secret => format!("  doorbell send {name}   in another terminal: ring it{as_whom}"),
+        Signer::PrivateKey | Signer::SenderAlone(_) => {
+            format!("  doorbell send {name}   says how to try it: only {whom} can sign")
         }
-        _ => String::new(),
     };
-    let go = match sender.preset.signs_public_url() {
-        true => format!("{go}  set public_url in doorbell.toml: {whom} signs the address that it knows us by\n"),
-        false => go,
+    let secret = match (sender.secret_from(), &sender.preset.docs.secret_name) {
+        (SecretFrom::Us, Some(called)) if !sender.is_method => format!(
+            "\n  secret  the content of secrets/{name}\n          (if {whom} gives you one, its \"{called}\", put that into the \
+             file instead)"
+        ),
+        (SecretFrom::Us, _) => format!("\n  secret  the content of secrets/{name}"),
+        (SecretFrom::Sender | SecretFrom::Nobody, _) => String::new(),
     };
     format!(
-        "\nNext:\n{go}  doorbell check         is everything in order?\n  doorbell serve         accept and run\n  \
-         doorbell send {name}   in another terminal: ring it{as_whom}\n\n\
-         Then tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}\n  \
-         secret  the content of secrets/{name}{theirs}"
+        "\nNext:\n{go}{before}  doorbell check         is everything in order?\n  doorbell serve         accept and run\n\
+         {ring}\n\nThen tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}{secret}"
     )
 }
 
@@ -283,28 +327,50 @@ mod tests {
         (text, warnings)
     }
 
+    /// What a person does who follows the first of the next steps.
+    fn follow(dir: &Path, sender: &Sender) {
+        if sender.secret_from() == SecretFrom::Sender {
+            let good = sender.preset.vectors.iter().find(|v| v.refused.is_none()).unwrap();
+            private::write(&dir.join("secrets").join(&sender.preset.id), &good.secrets[0]).unwrap();
+        }
+        if sender.before().contains("are meant for it") {
+            let config = dir.join("doorbell.toml");
+            let text = fs::read_to_string(&config).unwrap();
+            fs::write(config, text.replace("# public_url", "public_url")).unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn what_is_written_for_every_sender_passes_the_check_with_a_warning_only_where_its_rule_is_unconfirmed() {
-        let senders: Vec<&str> = offered().map(|p| p.id.as_str()).chain(METHODS.map(|(m, _)| m)).collect();
-        assert!(senders.len() >= 100, "{senders:?}");
         let world = world();
-        for sender in senders {
+        for (id, preset) in provider::presets() {
             let dir = tempfile::tempdir().unwrap();
-            run(args(dir.path(), Some(sender)), Env::new()).await.unwrap();
+            run(args(dir.path(), Some(id)), Env::new()).await.unwrap();
+            let sender = Sender::named(id).unwrap();
+            let told = next_steps(dir.path(), &sender);
+            let has_secret = dir.path().join("secrets").join(id).exists();
+            assert_eq!(has_secret, sender.secret_from() == SecretFrom::Us, "{id}");
+            let awaits = told.contains(&format!("put into secrets/{id}: "));
+            assert_eq!(awaits, sender.secret_from() == SecretFrom::Sender, "{told}");
+            follow(dir.path(), &sender);
             let (text, warnings) = checked(dir.path(), &world);
-            let is_unconfirmed = provider::get(sender).is_some_and(|p| p.confidence == Confidence::Secondary);
+            let is_unconfirmed = preset.confidence == Confidence::Secondary;
             let count = |text: &str| warnings.iter().filter(|w| w.contains(text)).count();
-            let (unsure, url) = (count("from third parties only"), count("signs the URL"));
-            let signs_url = provider::get(sender).is_some_and(|p| p.signs_public_url());
-            assert_eq!((unsure, url), (usize::from(is_unconfirmed), usize::from(signs_url)), "{sender}: {warnings:?}");
+            let (unsure, url, open) = (count("from third parties only"), count("signs the URL"), count("anybody"));
+            let signs_url = preset.signs_public_url();
+            assert_eq!((unsure, url), (usize::from(is_unconfirmed), usize::from(signs_url)), "{id}: {warnings:?}");
             // Only its owner knows the token that such a sender shows.
             let asks = count("without `verify_token`");
-            assert_eq!(asks, usize::from(["meta", "strava", "websub"].contains(&sender)), "{sender}: {warnings:?}");
-            assert_eq!(warnings.len(), unsure + url + asks, "{sender}: {warnings:?}");
-            assert_eq!(text.contains("\nfilter = 'event.type != \"ping\"'"), sender == "github", "{text}");
-            let told = next_steps(dir.path(), &Sender::named(sender).unwrap());
-            assert!(told.contains(&format!("/hooks/{sender}\n")), "{told}");
-            assert_eq!(told.contains("set public_url in doorbell.toml"), signs_url, "{told}");
+            assert_eq!(asks, usize::from(["meta", "strava", "websub"].contains(&id.as_str())), "{id}: {warnings:?}");
+            let all = unsure + url + open + asks;
+            assert_eq!((open, warnings.len()), (usize::from(id == "none"), all), "{id}: {warnings:?}");
+            assert_eq!(text.contains("\nfilter = 'event.type != \"ping\"'"), id == "github", "{text}");
+            assert!(told.contains(&format!("/hooks/{id}")), "{told}");
+            assert_eq!(
+                told.contains("set public_url in doorbell.toml: "),
+                signs_url || id == "google-pubsub",
+                "{told}"
+            );
         }
     }
 

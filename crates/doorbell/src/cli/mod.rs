@@ -26,6 +26,7 @@ mod screen;
 mod secrets;
 mod send;
 mod serve;
+mod signing;
 mod sources;
 mod table;
 mod triggers;

@@ -129,6 +129,7 @@ fn describe(preset: &Arc<Preset>) -> Value {
             false => format!("{}[]", path.join(".")),
         }),
         "handshakes": preset.handshakes.len(),
+        "reply": preset.reply,
         "max_body": preset.payload.max_body,
         "setup": docs.setup,
         "secret": docs.secret_name,

@@ -1,16 +1,46 @@
 //! Deliveries to send when nobody gives one: real-looking payloads of a few senders, the presets' own test requests for
 //! the others. Used by `send` and `demo`.
 
-use doorbell_core::provider::{Confidence, Piece, Place, Preset, Template};
-use serde_json::{Value, json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use doorbell_core::payload::multipart;
+use doorbell_core::provider::{Confidence, Format, Piece, Place, Preset, Template, TimestampPlace, Vector, Wanted};
+use serde_json::{Map, Value, json};
+use url::form_urlencoded;
 
 /// A payload with its type.
 #[derive(Clone, Debug)]
 pub(super) struct Sample {
     /// The event's type, as the sender calls it.
     pub event_type: String,
-    /// The body.
+    /// The body; of a form an object of its fields, or the JSON in the field that holds it.
     pub body: Value,
+    /// Whether this sender sends it as a form.
+    pub is_form: bool,
+}
+
+impl Sample {
+    /// The body as this sender writes it, before anything of the signature is put into it.
+    pub(super) fn written(&self, preset: &Preset) -> Bytes {
+        if self.is_form { form(preset, &self.body).into() } else { self.body.to_string().into() }
+    }
+}
+
+/// The media type of a form.
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+
+/// A form with these fields, or with the JSON in the one field that this sender puts it in.
+pub(super) fn form(preset: &Preset, body: &Value) -> String {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    match (&preset.payload.form_json, body) {
+        (Some(field), json) => form.append_pair(field, &json.to_string()),
+        (None, Value::Object(fields)) => form.extend_pairs(
+            fields.iter().map(|(name, value)| (name, value.as_str().map_or_else(|| value.to_string(), str::to_owned))),
+        ),
+        (None, other) => form.append_pair("data", &other.to_string()),
+    };
+    form.finish()
 }
 
 /// Provider, event type, payload.
@@ -36,16 +66,16 @@ pub(super) struct NoSample(pub Vec<String>);
 pub(super) fn of(preset: &Preset, event_type: Option<&str>, id: &str) -> Result<Sample, NoSample> {
     let known = known(preset);
     let mut sample = match event_type {
-        None => known.into_iter().next().unwrap_or_else(|| plain("sample")),
+        None => known.into_iter().next().unwrap_or_else(|| plain(preset, UNTYPED)),
         // A general method, or a sender of the file's own, has no types that we know of: any will do.
         Some(wanted) if preset.confidence == Confidence::Own => {
-            let mut sample = known.into_iter().next().unwrap_or_else(|| plain(wanted));
+            let mut sample = known.into_iter().next().unwrap_or_else(|| plain(preset, wanted));
             wanted.clone_into(&mut sample.event_type);
-            put_label(&mut sample.body, &preset.event.event_type, wanted);
+            put_type(preset, &mut sample.body, wanted);
             sample
         }
         Some(wanted) => match known.iter().position(|s| s.event_type == wanted) {
-            Some(at) => known.into_iter().nth(at).unwrap_or_else(|| plain(wanted)),
+            Some(at) => known.into_iter().nth(at).unwrap_or_else(|| plain(preset, wanted)),
             None => {
                 let mut types: Vec<String> = known.into_iter().map(|s| s.event_type).collect();
                 types.retain(|t| t != UNTYPED);
@@ -56,38 +86,165 @@ pub(super) fn of(preset: &Preset, event_type: Option<&str>, id: &str) -> Result<
         },
     };
     // Where the id is not in the body, the body still has to differ: some senders' repeats are told by it.
-    if !put_label(&mut sample.body, &preset.event.id, id) {
-        put(&mut sample.body, &["doorbell_sample".to_owned()], id);
+    if !put_id(preset, &mut sample.body, id) {
+        each_event(preset, &mut sample.body, |event, at| put(event, &["doorbell_sample".to_owned()], &nth(id, at)));
     }
+    put_signed_fields(preset, &mut sample.body, id);
     Ok(sample)
 }
 
 /// The type of a payload that has none.
 const UNTYPED: &str = "sample";
 
-fn plain(event_type: &str) -> Sample {
-    Sample { event_type: event_type.to_owned(), body: json!({"message": "A sample by doorbell send"}) }
+/// For a sender that nothing is known of but its rule.
+fn plain(preset: &Preset, event_type: &str) -> Sample {
+    let event = json!({"message": "A sample by doorbell send"});
+    let body = match &preset.payload.batch {
+        None => event,
+        Some(path) => path.iter().rev().fold(json!([event]), |inner, step| json!({ step: inner })),
+    };
+    Sample { event_type: event_type.to_owned(), body, is_form: preset.payload.format == Format::Form }
 }
 
-/// Every payload of this sender, the best first: our own, then the preset's good test requests with a JSON object.
+/// Every payload of this sender, the best first: our own, then the preset's good test requests with events in them.
 fn known(preset: &Preset) -> Vec<Sample> {
     let own = PAYLOADS.iter().filter(|(provider, ..)| *provider == preset.id);
     let own = own.filter_map(|(_, t, text)| {
-        Some(Sample { event_type: (*t).to_owned(), body: serde_json::from_str(text).ok()? })
+        Some(Sample { event_type: (*t).to_owned(), body: serde_json::from_str(text).ok()?, is_form: false })
     });
     let good = preset.vectors.iter().filter(|v| v.refused.is_none()).filter_map(|v| {
-        let body: Value = serde_json::from_slice(&v.body).ok().filter(Value::is_object)?;
+        let is_form = is_form(preset, v);
+        let body = body_of(preset, v, is_form)?;
         let event_type = v.labels.iter().find(|(k, _)| k == "type").map_or(UNTYPED, |(_, t)| t).to_owned();
-        Some(Sample { event_type, body })
+        (has_events(preset, &body) && !is_question(preset, &body)).then_some(Sample { event_type, body, is_form })
     });
-    own.chain(good).collect()
+    let mut all: Vec<Sample> = own.chain(good).collect();
+    all.sort_by_key(|sample| sample.is_form);
+    all
 }
 
-/// Puts `text` where the first of the templates looks, if that is in the body.
-pub(super) fn put_label(body: &mut Value, templates: &[Template], text: &str) -> bool {
-    match templates.first().map(Template::pieces) {
-        Some([Piece::At(Place::Body(path))]) => put(body, path, text),
+fn media(vector: &Vector) -> Option<&str> {
+    vector.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, value)| value.as_str())
+}
+
+fn is_form(preset: &Preset, vector: &Vector) -> bool {
+    let says_so = || media(vector).is_some_and(|media| media.starts_with(FORM));
+    preset.payload.format == Format::Form || (preset.payload.format == Format::Auto && says_so())
+}
+
+/// The body of a test request, if it can be sent as this sender's.
+fn body_of(preset: &Preset, vector: &Vector, is_form: bool) -> Option<Value> {
+    let json = |bytes: &[u8]| serde_json::from_slice(bytes).ok();
+    match &preset.payload.form_json {
+        Some(field) if is_form => {
+            let mut fields = form_urlencoded::parse(&vector.body);
+            fields.find(|(name, _)| name == field).and_then(|(_, text)| json(text.as_bytes()))
+        }
+        None if is_form => {
+            let fields: Map<String, Value> = form_urlencoded::parse(&vector.body)
+                .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
+                .collect();
+            Some(Value::Object(fields))
+        }
+        Some(field) if preset.payload.format == Format::Multipart => {
+            let body = Bytes::from(vector.body.clone());
+            let part = multipart::part(&body, media(vector), field).ok()?;
+            json(&part.unwrap_or(body))
+        }
+        _ => json(&vector.body),
+    }
+}
+
+/// Whether it is an object, or holds a list of them where this sender's requests do.
+fn has_events(preset: &Preset, body: &Value) -> bool {
+    let mut events = 0;
+    let mut body = body.clone();
+    let all = each_event(preset, &mut body, |event, _| {
+        events += 1;
+        event.is_object()
+    });
+    all && events > 0
+}
+
+/// Whether it asks for an answer instead of telling something.
+fn is_question(preset: &Preset, body: &Value) -> bool {
+    let told = |place: &Place, wanted: &Wanted| match (place, wanted) {
+        (Place::Body(path), Wanted::Text(text)) => match walk(body, path) {
+            Some(Value::String(said)) => said == text,
+            Some(Value::Number(number)) => number.to_string() == text.as_str(),
+            _ => false,
+        },
+        (Place::Body(path), _) => walk(body, path).is_some(),
         _ => false,
+    };
+    let asks = |h: &doorbell_core::provider::Handshake| {
+        h.method == http::Method::POST && h.when.iter().all(|(place, wanted)| told(place, wanted))
+    };
+    preset.handshakes.iter().any(asks)
+}
+
+fn walk<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |here, step| match here {
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        other => other.get(step),
+    })
+}
+
+/// Does it to each event of a body; whether all said yes. None if there is no list where one should be.
+fn each_event(preset: &Preset, body: &mut Value, mut act: impl FnMut(&mut Value, usize) -> bool) -> bool {
+    let Some(path) = &preset.payload.batch else { return act(body, 0) };
+    let list = path.iter().try_fold(body, |here, step| here.get_mut(step)).and_then(Value::as_array_mut);
+    let Some(list) = list else { return false };
+    list.iter_mut().enumerate().fold(true, |all, (at, event)| act(event, at) && all)
+}
+
+/// The id of one of several events.
+fn nth(id: &str, at: usize) -> String {
+    if at == 0 { id.to_owned() } else { format!("{id}-{at}") }
+}
+
+/// Puts the id where the preset looks for one, if that is in the body and not something that the sender makes of it.
+pub(super) fn put_id(preset: &Preset, body: &mut Value, id: &str) -> bool {
+    let made = |place: &Place| {
+        let time = preset.scheme.signed().and_then(|s| s.timestamp.as_ref()).map(|t| &t.place);
+        matches!(time, Some(TimestampPlace::At(at)) if at == place) || preset.credentials().contains(place)
+    };
+    let of_event = |piece: &&Piece| {
+        let (Piece::At(place) | Piece::Optional(place) | Piece::Lower(place)) = piece else { return false };
+        matches!(place, Place::Body(_) | Place::Form(_)) && !made(place)
+    };
+    let first = preset.event.id.first().and_then(|t| t.pieces().iter().find(of_event));
+    let Some(Piece::At(place) | Piece::Optional(place) | Piece::Lower(place)) = first else { return false };
+    each_event(preset, body, |event, at| put_at(event, place, &nth(id, at)))
+}
+
+/// Puts the type where the preset looks for it, if that is in the body.
+pub(super) fn put_type(preset: &Preset, body: &mut Value, event_type: &str) -> bool {
+    match preset.event.event_type.first().map(Template::pieces) {
+        Some([Piece::At(place)]) => each_event(preset, body, |event, _| put_at(event, place, event_type)),
+        _ => false,
+    }
+}
+
+/// Where a form's field is all that is signed, it is all that tells two deliveries apart. Braintree's: XML in base64, and
+/// longer than what a handshake may ask us to sign.
+fn put_signed_fields(preset: &Preset, body: &mut Value, id: &str) {
+    let templates = preset.scheme.signed().map(|s| s.templates.as_slice()).unwrap_or_default();
+    for piece in templates.iter().flat_map(Template::pieces) {
+        if let Piece::At(place @ Place::Form(_)) = piece {
+            let text = format!(
+                "<notification><kind>sample</kind><subject>A sample by doorbell send</subject><id>{id}</id></notification>\n"
+            );
+            put_at(body, place, &STANDARD.encode(text));
+        }
+    }
+}
+
+fn put_at(body: &mut Value, place: &Place, text: &str) -> bool {
+    match place {
+        Place::Body(path) => put(body, path, text),
+        Place::Form(name) => put(body, std::slice::from_ref(name), text),
+        Place::Header(_) | Place::Query(_) | Place::Path => false,
     }
 }
 

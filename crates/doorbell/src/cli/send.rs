@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use doorbell_core::provider::{Draft, sign};
-use doorbell_core::source::SecretPlace;
+use doorbell_core::provider::{Draft, Format, sign};
 use doorbell_core::{Name, Secret, Timestamp};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -19,9 +19,10 @@ use super::Context;
 use super::access::{Access, DEFAULT_CONFIG};
 use super::client::{Answer, Client, Delivery};
 use super::fault::{Exit, Fault};
-use super::list::Format;
+use super::list::Format as Shape;
 use super::samples::{self, NoSample};
 use super::screen::Tone;
+use super::signing;
 use super::table::text;
 use crate::config::{Resolved, Sender};
 
@@ -31,8 +32,11 @@ Examples:
   doorbell send github-prs --provider-event push             of another type, where there is a sample
   doorbell send github-prs --provider-event release --data release.json
   jq '.number = 8' pr.json | doorbell send github-prs --data -
+  doorbell send payments --query 'data.id=123456'            for senders that sign a part of the query
+  doorbell send discord --key test-key.pem                   for senders that sign with a private key: with one of yours
   doorbell send github-prs --id 72d3162e-cc78-11e3-81ab-4c9367dc0958    twice: the second is a duplicate
 
+Where only the sender can sign, nothing is sent, and you are told why and what to do instead.
 Exit code 0 if the server took it (any 2xx), else 1.";
 
 /// A delivery larger than the largest body that can be configured is refused by any server.
@@ -53,11 +57,17 @@ pub(super) struct SendArgs {
     /// One more header; wins over what the provider would set
     #[arg(long, value_name = "K:V", value_parser = header)]
     header: Vec<(HeaderName, HeaderValue)>,
+    /// One more parameter of the query
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parameter)]
+    query: Vec<(String, String)>,
+    /// What to sign with, in place of the source's secret: a private key as PKCS#8 in PEM, or the text of a secret
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
     /// The delivery's id [default: a fresh one]
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     #[command(flatten)]
-    format: Format,
+    format: Shape,
     #[command(flatten)]
     access: Access,
 }
@@ -69,6 +79,11 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
+fn parameter(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("write it as `name=value`")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
 /// Signs and sends; prints the answer.
 ///
 /// # Errors
@@ -78,17 +93,22 @@ pub(super) async fn run(args: SendArgs, cx: &Context) -> Result<Exit> {
     let resolved = super::resolved(&config, cx).await?;
     let sender = find(&resolved, &args.trigger)?;
     let client = args.access.client(&cx.env)?;
+    let mut headers: HeaderMap = args.header.iter().cloned().collect();
+    let key = args.key.as_deref().map(signing::read_key).transpose()?;
+    signing::check(sender, key.as_ref(), &headers)?;
     let id = args.id.clone().unwrap_or_else(|| fresh_id(cx));
     let (body, event_type) = match &args.data {
         Some(file) => (given(cx, file, &args, sender)?, args.provider_event.clone().unwrap_or_default()),
         None => {
             let sample = samples::of(&sender.preset, args.provider_event.as_deref(), &id)
                 .map_err(|none| no_sample(&none, &args, sender))?;
-            (Bytes::from(sample.body.to_string()), sample.event_type)
+            if sample.is_form && !headers.contains_key(CONTENT_TYPE) {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static(samples::FORM));
+            }
+            (sample.written(&sender.preset), sample.event_type)
         }
     };
-    let headers: HeaderMap = args.header.iter().cloned().collect();
-    let letter = Letter { id: &id, event_type: &event_type, headers, body };
+    let letter = Letter { id: &id, event_type: &event_type, headers, query: &args.query, key, body };
     let public = resolved.server.public_url.as_deref();
     let rung_at = cx.clock.now();
     let answer = client.ring(sealed(&client, sender, public, letter, cx)?).await?;
@@ -147,6 +167,10 @@ pub(super) struct Letter<'l> {
     pub event_type: &'l str,
     /// Headers that win over the sender's.
     pub headers: HeaderMap,
+    /// Parameters of the query.
+    pub query: &'l [(String, String)],
+    /// What to sign with, if not with the source's secret.
+    pub key: Option<Secret>,
     /// The body.
     pub body: Bytes,
 }
@@ -164,20 +188,20 @@ pub(super) fn sealed(
 ) -> Result<Delivery> {
     let target = format!("{}{}", client.base(), sender.path);
     let mut url = Url::parse(&target).map_err(|e| Fault::new(format!("`{target}` is not an address")).cause(e))?;
-    let known_as = public.map(|base| format!("{}{}", base.trim_end_matches('/'), sender.path));
-    let secret = match (&sender.secret, &sender.preset.pairing) {
-        (Some(SecretPlace::Given(secret)), _) => secret.clone(),
-        (Some(SecretPlace::Stored(_)), _) | (None, Some(_)) => {
-            let fault = Fault::new(format!("the secret of source `{}` is in the server's store", sender.source));
-            return Err(fault
-                .advice("It cannot be signed with here: let the real sender send, or name a file as the first secret.")
-                .into());
-        }
-        (None, None) => Secret::new(""),
-    };
+    if !letter.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(letter.query);
+    }
+    let query = url.query().unwrap_or_default().to_owned();
+    let known_as = public.map(|base| {
+        let ask = if query.is_empty() { "" } else { "?" };
+        format!("{}{}{ask}{query}", base.trim_end_matches('/'), sender.path)
+    });
+    let secret = signing::secret(sender, letter.key)?;
     let draft = Draft {
         method: &Method::POST,
         url: known_as.as_deref(),
+        path: &sender.path,
+        query: &query,
         id: letter.id,
         event_type: letter.event_type,
         headers: letter.headers,
@@ -185,13 +209,13 @@ pub(super) fn sealed(
     };
     let parts = sign(&sender.preset, &secret, draft, cx.clock.now())
         .map_err(|e| Fault::new(format!("cannot sign as {}", sender.preset.name)).cause(e))?;
-    if let Some((name, value)) = &parts.query {
-        url.query_pairs_mut().append_pair(name, value);
+    if !parts.query.is_empty() {
+        url.query_pairs_mut().extend_pairs(&parts.query);
     }
     if let Some(token) = &parts.path {
         url.set_path(&format!("{}/{token}", url.path()));
     }
-    Ok(Delivery { method: Method::POST, url, headers: parts.headers, body: letter.body })
+    Ok(Delivery { method: Method::POST, url, headers: parts.headers, body: parts.body })
 }
 
 /// A delivery id that nobody used before.
@@ -218,14 +242,18 @@ fn find<'r>(resolved: &'r Resolved, name: &Name) -> Result<&'r Sender> {
 fn given(cx: &Context, file: &Path, args: &SendArgs, sender: &Sender) -> Result<Bytes> {
     let body = read(file)?;
     let Ok(mut json) = serde_json::from_slice::<Value>(&body) else { return Ok(body.into()) };
-    let labels = &sender.preset.event;
-    let id_put = args.id.as_ref().is_some_and(|id| samples::put_label(&mut json, &labels.id, id));
-    let type_put = args.provider_event.as_ref().is_some_and(|t| samples::put_label(&mut json, &labels.event_type, t));
-    if id_put || type_put {
-        cx.screen.remark(format!("{} has it in its body: the body was changed before signing.", sender.preset.name));
-        return Ok(json.to_string().into());
+    let preset = &sender.preset;
+    let id_put = args.id.as_ref().is_some_and(|id| samples::put_id(preset, &mut json, id));
+    let type_put = args.provider_event.as_ref().is_some_and(|t| samples::put_type(preset, &mut json, t));
+    let is_form = preset.payload.format == Format::Form;
+    if id_put || type_put || preset.writes_into_body() || is_form {
+        cx.screen.remark(format!("{} has its own in the body: it was changed before signing.", preset.name));
     }
-    Ok(body.into())
+    Ok(match (id_put || type_put, is_form) {
+        (_, true) => samples::form(preset, &json).into(),
+        (true, false) => json.to_string().into(),
+        (false, false) => body.into(),
+    })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {
@@ -261,5 +289,12 @@ mod tests {
         let (name, value) = header("X-Test:  a:b ").unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-test", "a:b"));
         assert!(header("nothing").is_err() && header("a b: c").is_err());
+    }
+
+    #[test]
+    fn a_parameter_is_a_name_and_a_value_that_may_hold_anything() {
+        assert_eq!(parameter("data.id=a=b&c").unwrap(), ("data.id".into(), "a=b&c".into()));
+        assert_eq!(parameter("flag=").unwrap(), ("flag".into(), String::new()));
+        assert!(parameter("nothing").is_err() && parameter("=x").is_err());
     }
 }

@@ -166,3 +166,56 @@ async fn an_entry_of_meta_s_says_what_object_it_is_of() {
     let said: Value = post("page", "a").send().await.unwrap().json().await.unwrap();
     assert_eq!(said["status"], "duplicate", "{said}");
 }
+
+/// Dropbox Sign's own shape: JSON in one field of a body in parts, signed with time and type alone.
+fn dropbox_sign(door: &Door, title: &str, boundary: &str) -> RequestBuilder {
+    let now = Clock::system().now().secs().to_string();
+    let hash = mac(&[&now, "signature_request_signed"]);
+    let event = json!({"event_type": "signature_request_signed", "event_time": now, "event_hash": hash});
+    let json = json!({"event": event, "signature_request": {"signature_request_id": "sr_1", "title": title}});
+    let body =
+        format!("--{boundary}\r\nContent-Disposition: form-data; name=\"json\"\r\n\r\n{json}\r\n--{boundary}--\r\n");
+    let media = format!("multipart/form-data; boundary={boundary}");
+    door.http.post(door.url("/hooks/dropbox-sign")).header("content-type", media).body(body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_in_a_part_is_an_event_without_its_proof_and_the_sender_hears_its_one_text() {
+    let agent = HttpAgent::start().await;
+    let config = format!(
+        "[server]\nlisten = \"{{addr}}\"\ndata_dir = \"data\"\n[agents.worker]\nrunner = \"http\"\nurl = \"{}\"\n\
+         [triggers.dropbox-sign]\nagent = \"worker\"\nprovider = \"dropbox-sign\"\nsecret = {{ env = \"TEST_SECRET\" }}\n\
+         [triggers.plain]\nagent = \"worker\"\nauth = \"none\"\n",
+        agent.url()
+    );
+    let door = Door::start(&config).await;
+    let said = async |request: RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let yes = (200, "Hello API Event Received".to_owned());
+    let first = dropbox_sign(&door, "Contract", "a1");
+    let again = first.try_clone().unwrap();
+    assert_eq!(said(first).await, yes);
+    assert_eq!(said(again).await, yes, "a redelivery is taken as well");
+    let events = door.all("/events").await;
+    assert_eq!((events.len(), door.all("/decisions?kind=duplicate").await.len()), (1, 1));
+    let event = door.api(&format!("/events/{}", events[0]["id"].as_str().unwrap())).await;
+    assert_eq!((event["type"].as_str(), event["subject"].as_str()), (Some("signature_request_signed"), Some("sr_1")));
+    door.run_ended(event["runs"][0]["id"].as_str().unwrap()).await;
+    let told = agent.envelopes().pop().unwrap();
+    assert_eq!(told["event"]["data"]["signature_request"]["title"], "Contract", "{told}");
+    assert_eq!(
+        told["event"]["data"]["event"]["event_hash"], "[removed]",
+        "it is right for any body of this time and type"
+    );
+
+    let forged = dropbox_sign(&door, "Contract", "a1").build().unwrap();
+    let text = String::from_utf8(forged.body().unwrap().as_bytes().unwrap().to_vec()).unwrap();
+    let forged = text.replace("signature_request_signed", "signature_request_declined");
+    let media = "multipart/form-data; boundary=a1";
+    let post = |source: &str, body: String| door.http.post(door.url(source)).header("content-type", media).body(body);
+    assert_eq!(said(post("/hooks/dropbox-sign", forged)).await.0, 401, "the type is signed");
+    assert_eq!(said(post("/hooks/plain", text)).await.0, 415, "nobody else's bodies are taken apart");
+    assert_eq!(door.all("/events").await.len(), 1);
+}

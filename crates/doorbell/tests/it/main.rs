@@ -19,6 +19,7 @@ mod must_pass;
 mod runs;
 mod secrets;
 mod seen;
+mod send;
 mod senders;
 mod tidy;
 mod world;

@@ -348,7 +348,16 @@ pub(crate) fn signed(id: &str, event_type: &str, body: &str) -> Vec<(String, Str
     let body = Bytes::from(body.to_owned());
     let mut headers = http::HeaderMap::new();
     headers.insert("content-type", "application/json".parse().unwrap());
-    let draft = provider::Draft { method: &http::Method::POST, url: None, id, event_type, headers, body: &body };
+    let draft = provider::Draft {
+        method: &http::Method::POST,
+        url: None,
+        path: "/",
+        query: "",
+        id,
+        event_type,
+        headers,
+        body: &body,
+    };
     let preset = provider::get("github").unwrap();
     let parts = provider::sign(preset, &Secret::new(SECRET), draft, Clock::system().now()).unwrap();
     parts.headers.iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap().to_owned())).collect()

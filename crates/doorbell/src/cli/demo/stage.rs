@@ -86,7 +86,14 @@ impl<'s> Stage<'s> {
             sample.body["action"] = json!("closed");
         }
         let (id, body) = repeated.unwrap_or_else(|| (fresh_id(self.cx), Bytes::from(sample.body.to_string())));
-        let letter = Letter { id: &id, event_type: &sample.event_type, headers: HeaderMap::new(), body: body.clone() };
+        let letter = Letter {
+            id: &id,
+            event_type: &sample.event_type,
+            headers: HeaderMap::new(),
+            query: &[],
+            key: None,
+            body: body.clone(),
+        };
         let delivery = sealed(self.client, &sender, None, letter, self.cx)?;
         let began = Instant::now();
         let answer = self.client.ring(delivery).await?;

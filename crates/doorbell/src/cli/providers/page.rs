@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use doorbell_core::provider::{self, Confidence, Handshake, Order, Preset, Published, Scheme, TimestampPlace, Wanted};
+use doorbell_core::provider::{
+    self, Confidence, Handshake, Order, Preset, Published, Scheme, Signer, TimestampPlace, Wanted,
+};
 
 use super::super::screen::span_ms;
 use super::{confidence, methods, scheme, texts, written};
@@ -21,9 +23,13 @@ documentation: `doorbell check` warns where one is used, and if it is wrong it r
 
 Senders that sign nothing get a secret of your own in the URL: `https://your.door/hooks/NAME?key=SECRET`.
 
-Known and not here: Dropbox Sign, which sends its JSON as multipart and signs nothing of it but type and time.
+`doorbell send` rings a source as its sender would. Where it cannot, *Try it* says why.
 
 ";
+
+/// For those that sign with a private key.
+const TRY_WITH_KEY: &str = "with a real delivery, or `doorbell send NAME --key FILE` with a private key of your own whose \
+                            public half is beside the sender's in `secret`";
 
 /// The whole page.
 pub(super) fn page() -> String {
@@ -80,6 +86,14 @@ fn section(page: &mut String, preset: &Preset) {
     }
     if let Some(pairing) = &preset.pairing {
         row("Hands over its secret", &format!("in {}", pairing.secret));
+    }
+    if let Some(reply) = &preset.reply {
+        row("Answered", &format!("200 `{reply}`, whatever became of the event"));
+    }
+    match preset.signer() {
+        Signer::Secret => {}
+        Signer::PrivateKey => row("Try it", TRY_WITH_KEY),
+        Signer::SenderAlone(why) => row("Try it", &format!("with a real delivery: {why}")),
     }
     row("Retries", docs.retry.as_deref().unwrap_or_default());
     row("Answer within", &docs.answer_within.map(|d: Duration| span_ms(d.as_millis())).unwrap_or_default());

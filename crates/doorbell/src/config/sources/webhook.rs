@@ -42,6 +42,12 @@ pub(super) fn webhook(given: &Given<'_>, path: String, around: &Around<'_>) -> O
     let verify_token = table.verify_token.as_ref();
     let verify_token = verify_token.map(|at| around.secrets.one(at, &format!("{}.verify_token", given.key)));
     let preset = match preset? {
+        made if made.reply.is_some() && matches!(respond, Respond::Result(_)) => {
+            let offset = table.respond.as_ref().map_or(given.name.offset, |r| r.offset);
+            let problem = format!("{} takes one text alone for a yes, and no result", made.name);
+            cx.report.error(offset, &format!("{}.respond", given.key), problem, "Leave `respond` out.");
+            return None;
+        }
         made if made.id == CONTRACT && dresses.iter().any(|d| d.is_of_agents) => agentex::queued(cx)?,
         preset => preset,
     };
