@@ -108,6 +108,16 @@ pub async fn refuse_early(
     refuse(house, source, remote, *Early::new(no, no.code(), reason), Vec::new()).await
 }
 
+/// The same for a call that rings no source, with a code and a reason of its own.
+pub async fn refuse_call(
+    house: &House,
+    remote: Option<IpAddr>,
+    no: No,
+    (code, reason): (&'static str, Cow<'static, str>),
+) -> Refused {
+    refuse(house, None, remote, *Early::new(no, code, reason), Vec::new()).await
+}
+
 /// A no on its way to the record.
 struct Early {
     no: No,

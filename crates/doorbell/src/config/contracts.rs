@@ -78,6 +78,15 @@ pub(super) fn contracts(
     check_made(&served, sources, written, cx);
     check_twins(&served, sources, written, cx);
     check_listeners(&served, sources, written, cx);
+    // `/agents/ID` is whose agent?
+    if let Some(own) = with_agents.as_ref().filter(|own| own.registering.is_some())
+        && served.iter().any(|s| matches!(s.wire, Wire::Almyty) && s.listen == own.listen)
+    {
+        let offset = written.contracts.first().map_or(0, |c| c.name.offset);
+        let problem =
+            "with `register` the contracts `agentex` and `almyty` both answer `/agents/ID` at the same address";
+        cx.report.error(offset, "contracts", problem, "Give one of them a `listen` of its own.");
+    }
     Contracts::new(served).with_agentex(with_agents)
 }
 
@@ -86,6 +95,8 @@ fn check_not_agents(named: &Named<ContractTable>, key: &str, cx: &Cx<'_>) {
     let given = [
         ("agents", named.table.agents.as_ref().map(|a| a.offset)),
         ("account_id", named.table.account_id.as_ref().map(|a| a.offset)),
+        ("register", named.table.register.as_ref().map(|a| a.offset)),
+        ("register_networks", named.table.register_networks.as_ref().map(|a| a.offset)),
     ];
     for (word, offset) in given.into_iter().filter_map(|(word, at)| Some((word, at?))) {
         let problem = format!("`{word}` means nothing to the contract `{}`", named.name.value);

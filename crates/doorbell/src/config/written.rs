@@ -13,7 +13,7 @@ use super::fault::Report;
 use super::section::{At, Here, Section, Table, Value, as_table};
 use super::values::{
     AllowedSource, Auth, ClientCertForm, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord,
-    PatternWord, Rate, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
+    PatternWord, Rate, RegisterWord, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 /// Declares a table once: its struct, how it is read, and its schema.
@@ -266,6 +266,12 @@ tables! {
         serve: BTreeMap<String, At<ServeTable>>,
         /// agentex: what `x-selected-account-id` has to be for the routes of keys. Default: anything.
         account_id: String,
+        /// agentex: agents may register themselves (`POST /agents/register`); requests are passed on to where they say. `token`:
+        /// with the admin token, or an API key with the scope `register`. `loopback`: also from this machine without one.
+        /// Default: no agent registers itself.
+        register: RegisterWord,
+        /// agentex: the private networks where such agents may be. Default: they have public addresses.
+        register_networks: Vec<At<Net>>,
         /// agentex: the agents, by the name in the path: `[contracts.agentex.agents.NAME]`.
         agents: BTreeMap<String, At<AcpAgentTable>>,
     }

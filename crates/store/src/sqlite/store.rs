@@ -22,8 +22,8 @@ use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
 use super::{
-    SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, pairings, read, registrations, retention,
-    secrets,
+    SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, pairings, read, registrations,
+    retention, secrets,
 };
 
 #[async_trait]

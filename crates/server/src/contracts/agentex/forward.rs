@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use doorbell_core::forward::{self, Checked};
 use doorbell_core::ingest::{self, Answer, No, Passed, Refused, Ring, Taken};
-use doorbell_core::ports::{FetchError, FetchLimits, Pieces, Reach};
+use doorbell_core::ports::{FetchError, FetchLimits, Pieces};
 use doorbell_core::provider;
 use doorbell_core::source::Source;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::call::{refused, shown, status, with_wait};
 use super::gate::{Gate, Turned, gate, mismatch};
-use super::{AcpAgent, Agentex, Forward, Mode, say};
+use super::places::Place;
+use super::{AcpAgent, Agentex, Forward, Mode, registry, say};
 use crate::body::{self, Body, Whole};
 use crate::front::Front;
 use crate::reply;
@@ -30,18 +30,26 @@ pub(super) async fn answer(front: &Front, own: &Agentex, name: &str, path: &str,
         refused(front, None, remote, No::Method, reason).await;
         return say::method("GET, POST");
     }
-    let Some(agent) = own.agents.get(name) else {
-        let text = format!("Agent {} not found or has no ACP URL.", shown(name));
-        refused(front, None, remote, No::NotFound, text.clone()).await;
-        return say::detail(StatusCode::NOT_FOUND, &text);
+    let agent = match registry::find(front, own, name).await {
+        Ok(Some(agent)) => agent,
+        Ok(None) => {
+            let text = format!("Agent {} not found or has no ACP URL.", shown(name));
+            refused(front, None, remote, No::NotFound, text.clone()).await;
+            return say::detail(StatusCode::NOT_FOUND, &text);
+        }
+        Err(error) => {
+            let no = No::Unavailable(STOPPING);
+            refused(front, None, remote, no, format!("the registered agents cannot be read: {error}")).await;
+            return say::no(no);
+        }
     };
     match &agent.mode {
-        Mode::Forward(to) => pass(front, own, agent, to, path, arrived).await,
+        Mode::Forward(to) => pass(front, &agent, to, path, arrived).await,
         Mode::Queue(trigger) => {
             let catalog = front.house.catalog();
             let source = catalog.triggers.get(trigger).and_then(|t| catalog.sources.get(&t.source)).cloned();
             match source {
-                Some(source) => queue(front, agent, &source, arrived).await,
+                Some(source) => queue(front, &agent, &source, arrived).await,
                 None => {
                     let text = format!("Agent {name} not found or has no ACP URL.");
                     refused(front, None, remote, No::NotFound, "a reload took the agent's trigger away").await;
@@ -147,14 +155,7 @@ fn challenge(text: &str) -> Response<Body> {
     response
 }
 
-async fn pass(
-    front: &Front,
-    own: &Agentex,
-    agent: &Arc<AcpAgent>,
-    to: &Forward,
-    path: &str,
-    arrived: Arrived,
-) -> Response<Body> {
+async fn pass(front: &Front, agent: &Arc<AcpAgent>, to: &Forward, path: &str, arrived: Arrived) -> Response<Body> {
     let (source, remote) = (&agent.source, arrived.remote);
     if arrived.head.headers.contains_key(header::UPGRADE) {
         let reason = "it asks for another protocol (a WebSocket?), and forwards are single requests";
@@ -185,7 +186,7 @@ async fn pass(
         ingest::answered(&front.house, source, Some(remote), checks).await;
         return challenge(text);
     }
-    let Ok(place) = Arc::clone(&to.places).try_acquire_owned() else {
+    let Some(place) = to.places.take() else {
         let reason = format!("agent `{}` has as many requests as `max_concurrent` allows", agent.name);
         refused(front, Some(&source.name), remote, No::Full(FULL), reason).await;
         return with_wait(
@@ -204,8 +205,8 @@ async fn pass(
     forward::prove(&mut headers, &checked, &to.secrets, &front.house.clock);
     let mut request = http::Request::new(body.clone());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method.clone(), target, headers);
-    let limits = FetchLimits { time_limit: to.time_limit, max_body: usize::MAX, reach: Reach::Any };
-    let (fetch, house, source) = (Arc::clone(&own.fetch), Arc::clone(&front.house), Arc::clone(source));
+    let limits = FetchLimits { time_limit: to.time_limit, max_body: usize::MAX, reach: to.reach };
+    let (fetch, house, source) = (Arc::clone(&to.fetch), Arc::clone(&front.house), Arc::clone(source));
     let (what, clock) = (format!("{} {}", read.head.method, shown(path)), front.house.clock.clone());
     // In a task of its own: a sender that resets its HTTP/2 stream, or a hard stop of the connection, drops this future, and
     // must not leave a forward without its record.
@@ -230,7 +231,7 @@ async fn pass(
 }
 
 /// The agent's answer, byte for byte; its place is free when the last byte is gone.
-fn handed_on(answer: Response<Pieces>, place: OwnedSemaphorePermit) -> Response<Body> {
+fn handed_on(answer: Response<Pieces>, place: Place) -> Response<Body> {
     let (head, pieces) = answer.into_parts();
     if head.status.is_informational() {
         return failure(&FetchError::Refused("the agent answered with another protocol".into()));

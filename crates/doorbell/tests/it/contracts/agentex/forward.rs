@@ -232,7 +232,7 @@ async fn recorded(world: &World, statuses: &[u16]) {
 }
 
 /// What the document tells an agent to do with a request.
-fn proof(seen: &Seen, secret: &str) -> Result<String, &'static str> {
+pub(super) fn proof(seen: &Seen, secret: &str) -> Result<String, &'static str> {
     let digest = digest::digest(&digest::SHA256, &seen.body);
     if seen.header("content-digest") != format!("sha-256=:{}:", STANDARD.encode(digest.as_ref())) {
         return Err("another body");

@@ -91,11 +91,11 @@ fn listed(name: &str, kind: &str) -> Value {
     json!({ "id": "*", "agent_id": "reviewer", "created_at": "*", "name": name, "api_key_type": kind })
 }
 
-fn failed(code: u16) -> Value {
+pub(super) fn failed(code: u16) -> Value {
     json!({ "message": "*", "code": code, "data": null })
 }
 
-fn invalid() -> Value {
+pub(super) fn invalid() -> Value {
     json!({ "status_code": 10422, "message": "*", "data": null })
 }
 
