@@ -252,10 +252,10 @@ async fn decide(
     for (at, letter) in whole.letters(source, (webhook, checked_by), ring)?.into_iter().enumerate() {
         // One key for the whole request: with its place it is a key of the element.
         let of_element = idempotency_key.filter(|_| is_batch).map(|k| format!("{k} {at}"));
-        let read::Letter { labels, headers, body, view, as_sent } = letter;
+        let read::Letter { labels, headers, body, view, as_sent, whole } = letter;
         let facts = Facts { hops, headers, ..facts(webhook, ring, (checked_by, &verified), &labels, checks) };
         let vouched = vouch(&verified, &labels);
-        let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
+        let arrival = route::Arrival { labels, facts, as_sent, whole, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
     commit(house, source, events).await.map(Answer::Taken)

@@ -326,6 +326,10 @@ impl Parts {
             Some(m) => body_limit(m.value.0, m.offset, &format!("{key}.max_body"), cx)?,
             None => server.max_body.max(MAX_BODY),
         };
+        if max_body > server.max_body_memory {
+            let problem = format!("a body may be {max_body} bytes long, and so much is never free");
+            cx.report.error(0, key, problem, "Raise server.max_body_memory, or set a smaller `max_body`.");
+        }
         let rate_limit = server.rate_limit.clone();
         Some(Self { preset, nobody, max_body, max_hops: server.max_hops, rate_limit })
     }

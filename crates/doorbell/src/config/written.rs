@@ -59,6 +59,9 @@ tables! {
         data_dir: String,
         /// The longest request body, unless a source or its provider says otherwise. Default `1 MiB`.
         max_body: Size,
+        /// Memory for bodies while they are read, all requests together; beyond it 503. Bodies up to 64 KiB are not counted.
+        /// Default `128 MiB`.
+        max_body_memory: Size,
         /// Proxies that may say who the real sender is (`X-Forwarded-For`). Default: none.
         trusted_proxies: Vec<At<Net>>,
         /// Opens the API and the pages. Default: `DOORBELL_ADMIN_TOKEN`, else `data_dir/admin.token`, made on first start.

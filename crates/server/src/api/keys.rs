@@ -155,9 +155,6 @@ pub(crate) async fn create(
     if new.name.trim().is_empty() || new.name.len() > NAME_MAX || new.name.chars().any(char::is_control) {
         return Err(Problem::bad(format!("`name` must have 1 to {NAME_MAX} bytes and no control characters")));
     }
-    if let Some(agent) = new.agent.as_ref().filter(|a| !house.catalog().agents.contains_key(*a)) {
-        return Err(Problem::not_found(format!("there is no agent `{agent}`")));
-    }
     if new.expires_at.is_some_and(|at| at <= now) {
         return Err(Problem::bad("`expires_at` is over already"));
     }
@@ -169,6 +166,11 @@ pub(crate) async fn create(
     rights.dedup();
     if rights.is_empty() {
         return Err(Problem::bad("`scopes` names nothing that the key may do: read, send, operate, register"));
+    }
+    // One that only registers is made before the agent that it is for.
+    let is_known = |agent: &&Name| rights == [Right::Register] || house.catalog().agents.contains_key(*agent);
+    if let Some(agent) = new.agent.as_ref().filter(|agent| !is_known(agent)) {
+        return Err(Problem::not_found(format!("there is no agent `{agent}`")));
     }
     let kind = match &new.r#type {
         None => Kind::External,
