@@ -89,6 +89,11 @@ pub(crate) struct Rule<'a> {
     pub budget: &'a Budget,
 }
 
+/// Whether a body may be so long that it counts against the budget.
+pub(crate) fn may_be_large<B: http_body::Body>(body: &B) -> bool {
+    body.size_hint().upper().is_none_or(|most| most > SMALL as u64)
+}
+
 /// Reads a whole body. A length that the head promises beyond the limit, or a content encoding, is refused unread.
 pub(crate) async fn read<B>(headers: &HeaderMap, mut body: B, rule: Rule<'_>) -> Result<Whole, BodyError>
 where

@@ -172,7 +172,7 @@ fn registering(named: &Named<ContractTable>, key: &str, around: &Around<'_>) -> 
             _ => Ok(url),
         }
     };
-    let parts = Parts::of(&AcpAgentTable::default(), key, around)?;
+    let parts = Parts::of(&AcpAgentTable::default(), (key, word.offset), around)?;
     let door = move |name: &Name| parts.door(name, &AcpAgentTable::default());
     Some(Registering::new(access, fetch, Box::new(judge), Box::new(door)))
 }
@@ -304,7 +304,7 @@ fn door(name: &Name, at: &At<AcpAgentTable>, key: &str, around: &Around<'_>) -> 
         let problem = "an empty list of senders would let everybody in";
         cx.report.error(at.offset, &format!("{key}.allowed_sources"), problem, "Name at least one, or leave it out.");
     }
-    Parts::of(table, key, around)?.door(name, table)
+    Parts::of(table, (key, at.offset), around)?.door(name, table)
 }
 
 /// What a door is made of that does not depend on whose it is.
@@ -318,7 +318,7 @@ struct Parts {
 
 impl Parts {
     /// Its own check lets nobody in: the contract brings one for each request.
-    fn of(table: &AcpAgentTable, key: &str, around: &Around<'_>) -> Option<Self> {
+    fn of(table: &AcpAgentTable, (key, offset): (&str, usize), around: &Around<'_>) -> Option<Self> {
         let (cx, server) = (around.cx, around.server);
         let preset = queued(cx)?;
         let nobody = Secret::new((0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>());
@@ -328,7 +328,7 @@ impl Parts {
         };
         if max_body > server.max_body_memory {
             let problem = format!("a body may be {max_body} bytes long, and so much is never free");
-            cx.report.error(0, key, problem, "Raise server.max_body_memory, or set a smaller `max_body`.");
+            cx.report.error(offset, key, problem, "Raise server.max_body_memory, or set a smaller `max_body`.");
         }
         let rate_limit = server.rate_limit.clone();
         Some(Self { preset, nobody, max_body, max_hops: server.max_hops, rate_limit })

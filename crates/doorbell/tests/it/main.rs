@@ -20,4 +20,5 @@ mod runs;
 mod secrets;
 mod senders;
 mod tidy;
+mod unread;
 mod world;

@@ -16,6 +16,7 @@ use super::json::Body;
 use super::list::List;
 use super::params::Params;
 use crate::contracts::agentex::book;
+use crate::contracts::almyty;
 use crate::front::Front;
 use crate::problem::Problem;
 
@@ -214,6 +215,12 @@ pub(crate) async fn rotate(
     let now = front.house.clock.now();
     let present = front.house.store.key(id.clone()).await?;
     let present = present.ok_or_else(|| StoreError::NotFound(format!("key {id}")))?;
+    if almyty::is_webhooks(&present) {
+        return Err(Problem::conflict(
+            "this is the secret of a webhook of the contract almyty, which has one at a time: switch the webhook off and on \
+             for another (PATCH /agents/{id})",
+        ));
+    }
     let (is_given, until) = (how.key.is_some(), now + overlap);
     let signing = book::Rotation { value: how.key.map(Secret::new), until };
     let (key, secret) = match book::rotate(&front, &present, signing).await {

@@ -7,7 +7,7 @@
 
 mod aether;
 pub mod agentex;
-mod almyty;
+pub(crate) mod almyty;
 mod call;
 mod datalayer;
 mod promptise;

@@ -7,7 +7,7 @@ use doorbell_core::Name;
 use doorbell_core::ports::StoreError;
 use doorbell_core::registration::Registration;
 use doorbell_core::vault::VaultError;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -166,7 +166,9 @@ async fn register(front: &Front, own: &Agentex, registering: &Registering, cover
     };
     let (agent, secret) = registry::keep(front, agent).await.map_err(broken)?;
     if moved {
-        tracing::info!(agent = %agent.name, acp_url = agent.acp_url, "An agent registered itself; requests are passed on there");
+        // Its path may hold a token.
+        let host = agent.acp_url.parse::<Uri>().ok().and_then(|url| url.authority().map(ToString::to_string));
+        tracing::info!(agent = %agent.name, host, "An agent registered itself; requests are passed on there");
     }
     let mut told = shown(&agent);
     told["agent_api_key"] = json!(secret.expose());

@@ -89,6 +89,11 @@ pub(super) async fn find(front: &Front, own: &Agentex, name: &str) -> Result<Opt
         return Ok(None);
     };
     let secrets = front.house.vault().get(&place(&name)?).await?;
+    if secrets.is_empty() {
+        // Unsigned, the agent could not tell ours from anybody's.
+        let why = format!("the key of agent `{name}` is not in the store: it has to register again");
+        return Err(StoreError::Unavailable(why).into());
+    }
     let Some(Door { source, places }) = registering.door(&name) else { return Ok(None) };
     let forward = Forward {
         acp_url,
