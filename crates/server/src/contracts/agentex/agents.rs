@@ -240,16 +240,19 @@ async fn remove(front: &Front, own: &Agentex, registering: &Registering, covers:
         let text = format!("Agent {name} stands in the configuration: take it out there.");
         return failed(StatusCode::CONFLICT, &text);
     }
-    match registry::remove(front, registering, &name).await {
-        Ok(()) => {}
-        Err(VaultError::Store(StoreError::NotFound(_))) => return no_agent(asked),
-        Err(error) => return Err(broken(error)),
+    if front.house.store.registration(name.clone()).await.map_err(|e| broken(e.into()))?.is_none() {
+        return no_agent(asked);
     }
-    // Whoever takes the name next is another agent: no key of this one opens it.
+    // Whoever takes the name next is another agent: no key of this one opens it. First, so that a crash leaves none behind.
     for entry in book::all(front).await.map_err(|e| broken(e.into()))? {
         if entry.agent == name {
             book::remove(front, &entry).await.map_err(broken)?;
         }
+    }
+    match registry::remove(front, registering, &name).await {
+        Ok(()) => {}
+        Err(VaultError::Store(StoreError::NotFound(_))) => return no_agent(asked),
+        Err(error) => return Err(broken(error)),
     }
     tracing::info!(agent = %name, "A registered agent was deleted, with its keys");
     let said = json!({ "id": name, "message": format!("Agent '{name}' deleted successfully") });
