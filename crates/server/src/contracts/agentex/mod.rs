@@ -38,7 +38,7 @@ use crate::webhook::Arrived;
 pub use agents::AGENTS;
 pub use book::sweep;
 pub use places::Places;
-pub use registry::Registering;
+pub use registry::{DoorOf, Judge, Registering};
 
 /// Where forwards begin.
 pub const FORWARD: &str = "/agents/forward/name/";

@@ -17,6 +17,11 @@ use super::places::Places;
 use super::{Access, AcpAgent, Agentex, Forward, Mode};
 use crate::front::Front;
 
+/// Whether a URL may be an agent's; else why not.
+pub type Judge = Box<dyn Fn(&str) -> Result<Uri, String> + Send + Sync>;
+/// The door of the agent of a name.
+pub type DoorOf = Box<dyn Fn(&Name) -> Option<Source> + Send + Sync>;
+
 /// How agents that register themselves are taken and reached.
 pub struct Registering {
     /// Who may register one.
@@ -24,9 +29,9 @@ pub struct Registering {
     /// The way to them: guarded, since whoever registers names the address.
     pub fetch: Arc<dyn Fetch>,
     /// Whether a URL may be one of theirs; else why not. Names are judged when they are resolved, by [`Self::fetch`].
-    pub judge: Box<dyn Fn(&str) -> Result<Uri, String> + Send + Sync>,
+    pub judge: Judge,
     /// The door of the agent of this name.
-    pub door: Box<dyn Fn(&Name) -> Option<Source> + Send + Sync>,
+    pub door: DoorOf,
     /// For the head of an answer, and between two pieces of it.
     pub time_limit: Duration,
     /// Requests at once, each agent.
@@ -43,12 +48,7 @@ struct Door {
 
 impl Registering {
     /// With a guarded way out, and defaults for what is not set.
-    pub fn new(
-        access: Access,
-        fetch: Arc<dyn Fetch>,
-        judge: Box<dyn Fn(&str) -> Result<Uri, String> + Send + Sync>,
-        door: Box<dyn Fn(&Name) -> Option<Source> + Send + Sync>,
-    ) -> Self {
+    pub fn new(access: Access, fetch: Arc<dyn Fetch>, judge: Judge, door: DoorOf) -> Self {
         Self { access, fetch, judge, door, time_limit: Duration::from_secs(15), places: 100, doors: Mutex::default() }
     }
 
