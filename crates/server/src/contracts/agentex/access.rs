@@ -72,6 +72,11 @@ pub(super) async fn check(
         return match (access, is_from_a_page(headers), is_on_this_machine(socket, via, &head.uri, headers)) {
             (Access::Loopback, false, true) => Ok(Covers::All),
             (Access::Loopback, true, _) => refuse(StatusCode::FORBIDDEN, "Cross-origin request refused"),
+            _ if want == Want::Register => {
+                let text =
+                    "Unauthorized: send a key with the scope `register` as x-api-key, or as the password of the URL";
+                refuse(StatusCode::UNAUTHORIZED, text)
+            }
             _ => refuse(StatusCode::UNAUTHORIZED, "Unauthorized: send x-api-key"),
         };
     };
