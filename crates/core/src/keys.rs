@@ -101,6 +101,8 @@ words! {
         Send = "send",
         /// Pause, resume, enable, disable, cancel, retry, replay.
         Operate = "operate",
+        /// Register agents over a wire contract, and end them: requests are then passed on to where they say.
+        Register = "register",
     }
     /// Who holds a key.
     Kind {

@@ -27,6 +27,7 @@ pub mod loop_guard;
 pub mod payload;
 pub mod ports;
 pub mod provider;
+pub mod registration;
 pub mod replay;
 pub mod retry;
 pub mod run;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt as _};
+use ipnet::IpNet;
 use tokio::sync::broadcast;
 
 use crate::attempt::{Attempt, Outcome};
@@ -23,7 +24,8 @@ use crate::keys::{Key, KeyHash, KeyId};
 pub use crate::lists::{
     DecisionQuery, EventQuery, Page, PageFrom, PageRequest, QueueStats, Retention, RunQuery, Swept,
 };
-use crate::run::{Lease, Run, State, Transition};
+use crate::registration::Registration;
+use crate::run::{Lease, NewRun, Run, State, Transition};
 use crate::seal::{Earlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName};
 
 /// Executes an agent. One implementation a runner kind, in `doorbell-agents`; embedders bring their own.
@@ -159,12 +161,7 @@ pub trait Store: Send + Sync + 'static {
     async fn retry(&self, run: RunId, by: String, now: Timestamp) -> Result<(), StoreError>;
 
     /// Makes new runs of a stored event.
-    async fn replay(
-        &self,
-        event: EventId,
-        runs: Vec<crate::run::NewRun>,
-        now: Timestamp,
-    ) -> Result<Vec<RunId>, StoreError>;
+    async fn replay(&self, event: EventId, runs: Vec<NewRun>, now: Timestamp) -> Result<Vec<RunId>, StoreError>;
 
     /// Sets or clears a flag; it wins over the configuration file and survives restarts.
     async fn set_flag(&self, flag: Flag, value: bool, now: Timestamp) -> Result<(), StoreError>;
@@ -265,6 +262,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes every value of a name.
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError>;
+
+    /// Keeps an agent that registered itself, in the place of what it said before; `created_at` stays the first one's.
+    async fn put_registration(&self, agent: Registration) -> Result<Registration, StoreError>;
+
+    /// One of them, as it is now.
+    async fn registration(&self, agent: Name) -> Result<Option<Registration>, StoreError>;
+
+    /// All of them, by name.
+    async fn registrations(&self) -> Result<Vec<Registration>, StoreError>;
+
+    /// Forgets one.
+    async fn remove_registration(&self, agent: Name) -> Result<(), StoreError>;
 }
 
 /// A holder asks for work.
@@ -408,6 +417,11 @@ pub trait Fetch: Send + Sync + 'static {
         request: http::Request<Bytes>,
         limits: FetchLimits,
     ) -> Result<http::Response<Bytes>, FetchError>;
+
+    /// The same way out, where [`Reach::Public`] also takes in these networks; none: this one cannot.
+    fn reaching(&self, _networks: &[IpNet]) -> Option<Arc<dyn Fetch>> {
+        None
+    }
 
     /// Sends a request whose answer is handed on while it comes, byte for byte. The time limit holds to its head, and then
     /// between two pieces of its body. An implementation that cannot stream hands on the whole in one piece.

@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
+
 /// A range and what it is for.
 type Row<A> = (A, u8, &'static str);
 
@@ -77,6 +79,26 @@ pub fn public(address: IpAddr) -> Result<(), &'static str> {
             None if within_v6(ip, &GLOBAL_V6) => Ok(()),
             None => Err("outside the public IPv6 space (RFC 4291)"),
         },
+    }
+}
+
+/// Which addresses may be called for such a URL: public ones, and those of networks that the operator named.
+#[derive(Clone, Debug, Default)]
+pub struct Allowed(std::sync::Arc<[IpNet]>);
+
+impl Allowed {
+    /// Also these.
+    pub fn also(networks: &[IpNet]) -> Self {
+        Self(networks.into())
+    }
+
+    /// Whether `address` may be called. `Err` as of [`public`].
+    pub fn call(&self, address: IpAddr) -> Result<(), &'static str> {
+        let plain = address.to_canonical();
+        match self.0.iter().any(|net| net.contains(&plain)) {
+            true => Ok(()),
+            false => public(address),
+        }
     }
 }
 

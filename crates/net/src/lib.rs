@@ -9,12 +9,15 @@
 pub mod guard;
 mod resolve;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use doorbell_core::ports::{Fetch, FetchError, FetchLimits, Pieces, Reach};
 use futures::StreamExt as _;
+use guard::Allowed;
+use ipnet::IpNet;
 use reqwest::Url;
 use url::Host;
 
@@ -41,10 +44,18 @@ pub fn install_crypto() {
 
 /// The guarded client. Two pools, so that a connection opened with [`Reach::Any`] never serves [`Reach::Public`]. Cheap to
 /// clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     public: reqwest::Client,
     any: reqwest::Client,
+    lookup: Lookup,
+    allowed: Allowed,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("allowed", &self.allowed).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -55,10 +66,8 @@ impl Client {
 
     fn with_lookup(lookup: Lookup) -> Result<Self, BuildError> {
         install_crypto();
-        Ok(Self {
-            public: builder().dns_resolver(std::sync::Arc::new(Guarded(lookup))).build().map_err(BuildError)?,
-            any: builder().build().map_err(BuildError)?,
-        })
+        let (any, allowed) = (builder().build().map_err(BuildError)?, Allowed::default());
+        Ok(Self { public: guarded(&lookup, &allowed)?, any, lookup, allowed })
     }
 
     fn pool(&self, reach: Reach) -> &reqwest::Client {
@@ -103,13 +112,19 @@ impl Client {
 
 #[async_trait]
 impl Fetch for Client {
+    fn reaching(&self, networks: &[IpNet]) -> Option<Arc<dyn Fetch>> {
+        let allowed = Allowed::also(networks);
+        let public = guarded(&self.lookup, &allowed).ok()?;
+        Some(Arc::new(Self { public, allowed, ..self.clone() }))
+    }
+
     async fn fetch(
         &self,
         request: http::Request<Bytes>,
         limits: FetchLimits,
     ) -> Result<http::Response<Bytes>, FetchError> {
         let request = readable(request)?;
-        admit(request.url(), limits.reach)?;
+        admit(request.url(), limits.reach, &self.allowed)?;
         let host = host_of(request.url());
         tokio::time::timeout(limits.time_limit, self.exchange(request, limits))
             .await
@@ -122,7 +137,7 @@ impl Fetch for Client {
         limits: FetchLimits,
     ) -> Result<http::Response<Pieces>, FetchError> {
         let request = readable(request)?;
-        admit(request.url(), limits.reach)?;
+        admit(request.url(), limits.reach, &self.allowed)?;
         let (host, limit) = (host_of(request.url()), limits.time_limit);
         let late = |host: &str| FetchError::TimedOut { host: host.to_owned(), limit };
         let sent = tokio::time::timeout(limit, self.pool(limits.reach).execute(request));
@@ -158,6 +173,12 @@ fn readable(request: http::Request<Bytes>) -> Result<reqwest::Request, FetchErro
     reqwest::Request::try_from(request).map_err(|_| FetchError::Refused("the address is not a URL; correct it".into()))
 }
 
+/// A pool of its own: a connection that one list allowed serves no other.
+fn guarded(lookup: &Lookup, allowed: &Allowed) -> Result<reqwest::Client, BuildError> {
+    let resolver = Guarded(lookup.clone(), allowed.clone());
+    builder().dns_resolver(Arc::new(resolver)).build().map_err(BuildError)
+}
+
 fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .no_proxy()
@@ -170,7 +191,7 @@ fn builder() -> reqwest::ClientBuilder {
 }
 
 /// What can be judged from the URL alone. The resolver judges the rest: a literal address never reaches it.
-fn admit(url: &Url, reach: Reach) -> Result<(), FetchError> {
+fn admit(url: &Url, reach: Reach, allowed: &Allowed) -> Result<(), FetchError> {
     let refuse = |why: String| Err(FetchError::Refused(why));
     if !matches!(url.scheme(), "http" | "https") {
         return refuse(format!("only http and https can be called, not `{}`", url.scheme()));
@@ -184,7 +205,7 @@ fn admit(url: &Url, reach: Reach) -> Result<(), FetchError> {
         Some(Host::Domain(_)) => None,
         None => return refuse("the URL names no host".into()),
     };
-    match (reach, literal.map(|ip| (ip, guard::public(ip)))) {
+    match (reach, literal.map(|ip| (ip, allowed.call(ip)))) {
         (Reach::Public, Some((ip, Err(what)))) => refuse(format!("{ip} may not be called: it is {what}")),
         _ => Ok(()),
     }

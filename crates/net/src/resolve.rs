@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::guard;
+use crate::guard::Allowed;
 
 /// How a name becomes addresses.
 pub(crate) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> + Send + Sync>;
@@ -27,17 +27,17 @@ pub(crate) struct NotPublic {
     pub(crate) what: &'static str,
 }
 
-/// Resolves to public addresses only.
-pub(crate) struct Guarded(pub(crate) Lookup);
+/// Resolves to addresses that may be called only.
+pub(crate) struct Guarded(pub(crate) Lookup, pub(crate) Allowed);
 
 impl Resolve for Guarded {
     fn resolve(&self, name: Name) -> Resolving {
-        let found = (self.0)(name.as_str().to_owned());
+        let (found, may) = ((self.0)(name.as_str().to_owned()), self.1.clone());
         Box::pin(async move {
             let mut refused = None;
             let mut allowed = Vec::new();
             for address in found.await? {
-                match guard::public(address.ip()) {
+                match may.call(address.ip()) {
                     Ok(()) => allowed.push(address),
                     Err(what) => refused = Some((address.ip(), what)),
                 }

@@ -147,7 +147,7 @@ async fn a_name_that_turns_inwards_is_refused_at_the_next_connection() {
         Box::pin(async move { Ok(vec![address.parse().unwrap()]) })
     });
     let name = || "rebind.example".parse::<reqwest::dns::Name>().unwrap();
-    assert!(Guarded(lookup.clone()).resolve(name()).await.is_ok());
+    assert!(Guarded(lookup.clone(), Allowed::default()).resolve(name()).await.is_ok());
     let client = Client::with_lookup(lookup).unwrap();
     let limits = FetchLimits { reach: Reach::Public, ..LIMITS };
     let got = client.fetch(get_request("http://rebind.example/?token=s3cret"), limits).await;
@@ -165,7 +165,7 @@ async fn of_mixed_addresses_only_the_public_ones_are_used() {
             Ok(vec!["10.0.0.1:0".parse().unwrap(), "8.8.8.8:0".parse().unwrap(), "[::1]:0".parse().unwrap()])
         })
     });
-    let resolver = Guarded(lookup);
+    let resolver = Guarded(lookup, Allowed::default());
     let name = "mixed.example".parse().unwrap();
     let found: Vec<SocketAddr> = resolver.resolve(name).await.unwrap().collect();
     assert_eq!(found, ["8.8.8.8:0".parse().unwrap()]);
@@ -215,4 +215,21 @@ async fn a_streamed_answer_is_guarded_like_a_whole_one_and_ends_when_it_stalls_o
     assert!(body.next().await.is_none(), "nothing follows a fault");
     let sent: Vec<_> = ask("long", LIMITS).await.unwrap().into_body().collect().await;
     assert!(matches!(sent.last(), Some(Err(FetchError::TooLarge { limit: 1024, .. }))), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_network_that_the_operator_named_is_reached_and_its_neighbours_are_not() {
+    let at = serve(Router::new().route("/", get(|| async { "ok" }))).await;
+    let public = FetchLimits { reach: Reach::Public, ..LIMITS };
+    let client = Client::new().unwrap();
+    let own = client.reaching(&["127.0.0.0/8".parse().unwrap()]).unwrap();
+    let other = client.reaching(&["10.0.0.0/8".parse().unwrap()]).unwrap();
+    let port = at.port();
+    for host in [format!("127.0.0.1:{port}"), format!("localhost:{port}")] {
+        let ask = || get_request(&format!("http://{host}/"));
+        assert_eq!(own.fetch(ask(), public).await.unwrap().body(), "ok", "{host}");
+        assert!(matches!(other.fetch(ask(), public).await, Err(FetchError::Refused(_))), "{host}");
+        assert!(matches!(client.fetch(ask(), public).await, Err(FetchError::Refused(_))), "{host}");
+    }
+    assert!(matches!(own.fetch(get_request("http://10.0.0.1/"), public).await, Err(FetchError::Refused(_))));
 }

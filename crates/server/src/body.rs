@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use doorbell_core::ingest::No;
 use futures::FutureExt as _;
 use http::{HeaderMap, header};
@@ -89,6 +89,11 @@ pub(crate) struct Rule<'a> {
     pub budget: &'a Budget,
 }
 
+/// Whether a body may be so long that it counts against the budget.
+pub(crate) fn may_be_large<B: http_body::Body>(body: &B) -> bool {
+    body.size_hint().upper().is_none_or(|most| most > SMALL as u64)
+}
+
 /// Reads a whole body. A length that the head promises beyond the limit, or a content encoding, is refused unread.
 pub(crate) async fn read<B>(headers: &HeaderMap, mut body: B, rule: Rule<'_>) -> Result<Whole, BodyError>
 where
@@ -108,9 +113,10 @@ where
         Some(piece) if body.is_end_stream() => return Ok(Whole { bytes: piece, _held: None }),
         Some(piece) => piece,
     };
-    // What the head promises is memory that the peer has not paid for yet: believe it only so far.
-    let promised = body.size_hint().exact().unwrap_or(0).min(SMALL as u64);
-    let mut whole = BytesMut::with_capacity(first.len() + usize::try_from(promised).unwrap_or(0));
+    // What the head promises is memory that the peer has not paid for yet: it only says where to stop growing.
+    let rest = body.size_hint().exact().and_then(|rest| usize::try_from(rest).ok());
+    let most = rest.map_or(rule.limit, |rest| rule.limit.min(first.len() + rest));
+    let mut whole = Vec::with_capacity(most.min(SMALL).max(first.len()));
     whole.extend_from_slice(&first);
     drop(first);
     let (mut held, mut counted) = (None, SMALL);
@@ -120,14 +126,19 @@ where
             return Err(too_large);
         }
         if length > counted {
-            // As much again as there is, since the buffer grows by doubling.
-            let more = (length - counted).max(counted).min(rule.limit.max(length) - counted);
+            // What is counted is what is taken. With a promise the peer has paid for an eighth of it: each buffer that was
+            // outgrown lies about for a while, so there are few. Without one the buffer doubles.
+            let step = if rest.is_some() { counted.saturating_mul(7) } else { counted };
+            let more = (length - counted).max(step.min(most.saturating_sub(counted)));
             rule.budget.grow(&mut held, more)?;
             counted += more;
         }
+        if length > whole.capacity() {
+            whole.reserve_exact(counted.min(most.max(length)) - whole.len());
+        }
         whole.extend_from_slice(&piece);
     }
-    Ok(Whole { bytes: whole.freeze(), _held: held })
+    Ok(Whole { bytes: whole.into(), _held: held })
 }
 
 struct Reader<'a> {
@@ -271,6 +282,39 @@ mod tests {
         assert_eq!(two.map(|w| w.bytes.len()).unwrap_err(), BodyError::Busy);
         drop(one);
         assert!(read(&HeaderMap::new(), pieces(20, 10 * 1024), rule(1 << 20, &times, &budget)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_body_takes_no_more_memory_than_it_is_long_and_no_more_than_is_counted() {
+        let times = Timeouts::default();
+        let of = |n: usize, size: usize| Promised(pieces(n, size), (n * size) as u64);
+        let budget = Budget::new(1 << 20);
+        // A last buffer of twice the length would not fit in.
+        let whole = read(&HeaderMap::new(), of(90, 10 * 1024), rule(1 << 20, &times, &budget)).await.unwrap();
+        assert_eq!(whole.bytes.len(), 90 * 10 * 1024);
+        let left = budget.0.available_permits() * UNIT;
+        assert!(left >= (1 << 20) - whole.bytes.len(), "{left} left");
+        assert!(left <= (1 << 20) - whole.bytes.len() + SMALL + UNIT, "{left} left");
+    }
+
+    /// A body that says how long it is.
+    struct Promised<B>(B, u64);
+
+    impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Promised<B> {
+        type Data = Bytes;
+        type Error = B::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+            let frame = Pin::new(&mut self.0).poll_frame(cx);
+            if let Poll::Ready(Some(Ok(frame))) = &frame {
+                self.1 -= frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            frame
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            SizeHint::with_exact(self.1)
+        }
     }
 
     #[tokio::test]

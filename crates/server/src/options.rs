@@ -78,7 +78,7 @@ impl Default for Limits {
             head_bytes: 16 * 1024,
             headers: 100,
             api_body: 4 * 1024 * 1024,
-            bodies_at_once: 256 * 1024 * 1024,
+            bodies_at_once: 128 * 1024 * 1024,
             streams: 100,
             followers: 256,
         }

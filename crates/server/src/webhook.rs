@@ -94,18 +94,27 @@ pub(crate) async fn ask(
     if head.method != Method::POST {
         return stays(refuse(No::Method, format!("a {} came, and this source takes POST", head.method)).await);
     }
-    let is_refused_unread = ingest::is_refused_unread(&front.house, source, remote);
+    // A stranger's body is not worth its memory.
+    if ingest::is_refused_unread(&front.house, source, remote) {
+        let why = ("address_not_allowed", "refused unread".into());
+        let refused = ingest::turn_away(&front.house, source, remote, No::AddressNotAllowed, why).await;
+        return Asked { answer: Answer::Refused(refused), ends_connection: body::may_be_large(&body) };
+    }
+    if body::may_be_large(&body) {
+        let nothing = bytes::Bytes::new();
+        let read = Read { head: &head, body: &nothing, remote, via, verifier };
+        let refused = with_ring(source, read, async |ring| ingest::refuse_by_head(&front.house, source, ring).await);
+        if let Some(refused) = refused.await {
+            return Asked { answer: Answer::Refused(refused), ends_connection: true };
+        }
+    }
     let rule = body::Rule { limit: webhook.max_body, timeouts: &front.options.timeouts, budget: &front.budget };
-    // A stranger's body is not worth its memory: the door says the same no without it.
-    let whole = match is_refused_unread {
-        true => body::Whole::default(),
-        false => match body::read(&head.headers, body, rule).await {
-            Ok(whole) => whole,
-            Err(error) => {
-                let answer = refuse(error.no(), error.to_string()).await;
-                return Asked { answer, ends_connection: true };
-            }
-        },
+    let whole = match body::read(&head.headers, body, rule).await {
+        Ok(whole) => whole,
+        Err(error) => {
+            let answer = refuse(error.no(), error.to_string()).await;
+            return Asked { answer, ends_connection: true };
+        }
     };
     let read = Read { head: &head, body: &whole.bytes, remote, via, verifier };
     stays(ask_read(front, source, read).await)
@@ -125,6 +134,10 @@ pub(crate) struct Read<'r> {
 
 /// As [`ask`], for a contract that has read the body to know which check the request needs.
 pub(crate) async fn ask_read(front: &Front, source: &Arc<Source>, read: Read<'_>) -> Answer {
+    with_ring(source, read, async |ring| ingest::admit(&front.house, source, ring).await).await
+}
+
+async fn with_ring<T>(source: &Source, read: Read<'_>, work: impl AsyncFnOnce(Ring<'_>) -> T) -> T {
     let Read { head, body, remote, via, verifier } = read;
     let query = head.uri.query().unwrap_or_default();
     let url = source.webhook().and_then(|webhook| public_url(webhook, query));
@@ -137,7 +150,7 @@ pub(crate) async fn ask_read(front: &Front, source: &Arc<Source>, read: Read<'_>
         body,
         via,
     };
-    ingest::admit(&front.house, source, Ring { request, remote, verifier }).await
+    work(Ring { request, remote, verifier }).await
 }
 
 /// A sender's question by `GET`, `HEAD` or `OPTIONS`: whether this address is ours. Such a request carries no event, and its

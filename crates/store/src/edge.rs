@@ -1,5 +1,6 @@
 //! What both stores say no to at the tables of the edge and of secrets, in the same words.
 
+use doorbell_core::Name;
 use doorbell_core::keys::{Key, KeyId};
 use doorbell_core::ports::StoreError;
 use doorbell_core::seal::{SecretName, VALUES_MAX};
@@ -13,6 +14,11 @@ pub(crate) fn key_exists(key: &Key) -> StoreError {
 /// A key that is not there.
 pub(crate) fn no_key(id: &KeyId) -> StoreError {
     StoreError::NotFound(format!("key {id}"))
+}
+
+/// An agent that has not registered.
+pub(crate) fn no_registration(agent: &Name) -> StoreError {
+    StoreError::NotFound(format!("agent {agent}"))
 }
 
 /// A second value where there must be one.

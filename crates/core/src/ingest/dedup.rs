@@ -18,6 +18,8 @@ pub(super) struct Identity<'a> {
     pub event_type: &'a str,
     /// What a digest is taken of: the body in the spelling that the signature knows, with what is signed beside it.
     pub body: &'a [u8],
+    /// What a captured delivery is known by: the same, but for the first event of a batch all of it.
+    pub replayed: &'a [u8],
     /// An `Idempotency-Key` header.
     pub idempotency_key: Option<&'a str>,
     /// For how long a digest counts.
@@ -54,7 +56,7 @@ pub(super) fn fingerprints(who: Identity<'_>, rule: Rule<'_>, on_failed: OnDupli
     // Beside every key, one from a signed id too: under another content type, which nobody signs, the same body gives
     // another id or none, and an expression another text. Only the digest is the same in every reading.
     let window = Some(who.replay_window).filter(|w| is_signed && !w.is_zero());
-    let replay = window.map(|w| (of(KeyKind::Digest, blake3::hash(who.body).as_bytes()), w));
+    let replay = window.map(|w| (of(KeyKind::Digest, blake3::hash(who.replayed).as_bytes()), w));
     // A type in an unsigned header is as easily changed as an id; one that is signed is in what the digest is taken of.
     let event_type = if is_signed { "" } else { who.event_type };
     let by_request = || who.idempotency_key.filter(|_| !is_signed).map(|k| of(KeyKind::Idempotency, k.as_bytes()));
@@ -87,6 +89,7 @@ mod tests {
             vouched,
             event_type: "push",
             body: b"{}",
+            replayed: b"{}",
             idempotency_key: None,
             replay_window: Duration::from_secs(600),
         }

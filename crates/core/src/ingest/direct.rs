@@ -45,6 +45,7 @@ pub async fn admit_direct(house: &House, source: &Arc<Source>, event: DirectEven
         labels,
         facts,
         as_sent: body.raw().clone(),
+        whole: None,
         body,
         view,
         vouched: Vouched::Nothing,

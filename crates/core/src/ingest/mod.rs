@@ -24,7 +24,7 @@ pub use answer::{Answer, No, Refused, Taken};
 use checks::{check_address, check_hops, check_open, check_rate, limit_failure};
 use dedup::Vouched;
 pub use direct::{DirectError, DirectEvent, admit_direct};
-pub use pass::{Passed, answered, let_by, passed_on, turn_away};
+pub use pass::{Passed, answered, let_by, passed_on, refuse_by_head, turn_away};
 pub(crate) use route::{run as run_of, title as title_of};
 
 use crate::decision::{Check, Kind, NewDecision};
@@ -106,6 +106,16 @@ pub async fn refuse_early(
     reason: impl Into<Cow<'static, str>>,
 ) -> Refused {
     refuse(house, source, remote, *Early::new(no, no.code(), reason), Vec::new()).await
+}
+
+/// The same for a call that rings no source, with a code and a reason of its own.
+pub async fn refuse_call(
+    house: &House,
+    remote: Option<IpAddr>,
+    no: No,
+    (code, reason): (&'static str, Cow<'static, str>),
+) -> Refused {
+    refuse(house, None, remote, *Early::new(no, code, reason), Vec::new()).await
 }
 
 /// A no on its way to the record.
@@ -242,10 +252,10 @@ async fn decide(
     for (at, letter) in whole.letters(source, (webhook, checked_by), ring)?.into_iter().enumerate() {
         // One key for the whole request: with its place it is a key of the element.
         let of_element = idempotency_key.filter(|_| is_batch).map(|k| format!("{k} {at}"));
-        let read::Letter { labels, headers, body, view, as_sent } = letter;
+        let read::Letter { labels, headers, body, view, as_sent, whole } = letter;
         let facts = Facts { hops, headers, ..facts(webhook, ring, (checked_by, &verified), &labels, checks) };
         let vouched = vouch(&verified, &labels);
-        let arrival = route::Arrival { labels, facts, as_sent, body, view, vouched, remote: ring.remote };
+        let arrival = route::Arrival { labels, facts, as_sent, whole, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
     commit(house, source, events).await.map(Answer::Taken)

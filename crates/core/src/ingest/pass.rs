@@ -55,6 +55,23 @@ async fn check(
     Ok((hops, verified.secret_index()))
 }
 
+/// Refuses a request by its head, whose body was not read, where the check of its sender needs no more; none: read on.
+pub async fn refuse_by_head(house: &House, source: &Source, ring: Ring<'_>) -> Option<Refused> {
+    let webhook = source.webhook()?;
+    let present = webhook.verifier.now(house.vault(), house.clock.now()).await;
+    let verifier = ring.verifier.map_or(present.verifier(), Ok).ok().filter(|verifier| verifier.reads_head_alone())?;
+    let mut checks = Vec::with_capacity(4);
+    let passed = match check_open(house, source).and_then(|()| check_address(webhook, ring.remote, &mut checks)) {
+        Ok(()) => match sender::check(webhook, Ok(verifier), ring, house, &mut checks).await {
+            Ok(_) => Ok(()),
+            Err(no) => Err(limit_failure(webhook, ring.remote, house, &mut checks, no)),
+        },
+        Err(no) => Err(no),
+    };
+    let no = passed.err()?;
+    Some(refuse(house, Some(&source.name), ring.remote, *no, checks).await)
+}
+
 /// Refuses a request that carries no proof that could be checked, with a code and a reason of the contract's own. Failures
 /// are limited as those of every check are.
 pub async fn turn_away(

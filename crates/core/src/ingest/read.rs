@@ -32,6 +32,8 @@ pub(super) struct Letter {
     /// What its digest is taken of: its bytes as the sender sent them, in the spelling that the signature knows, and what
     /// [`beside`] adds.
     pub as_sent: Bytes,
+    /// The same of the whole request, where this event is to be found by that instead.
+    pub whole: Option<Bytes>,
 }
 
 /// Reads the request whole, so that one that cannot be read makes no event at all.
@@ -145,13 +147,20 @@ impl Whole {
                     let body = without_secrets(webhook, body)?;
                     // Every element of a batch has them; the one event of a request takes them.
                     let headers = if is_one { std::mem::take(&mut kept) } else { kept.clone() };
-                    Ok(Letter { labels, headers, body, view, as_sent })
+                    Ok(Letter { labels, headers, body, view, as_sent, whole: None })
                 };
                 split(source, webhook, body, view)?.into_iter().map(&mut plain).collect()
             }
             Self::Events(events, form) => {
                 let is_one = form != cloudevents::Form::Batch;
-                let named = |event: Event| {
+                // The type is not signed: the same list as a plain body is one event, whose digest is the whole's. So the
+                // first of the batch is found by that. Its own digest is not missed: no element is signed by itself.
+                let of_whole = || {
+                    let content = verifier.signed_content(&ring.request).map(Bytes::from);
+                    let content = content.unwrap_or_else(|| ring.request.body.clone());
+                    beside(source, (webhook, verifier), &ring.request, content)
+                };
+                let named = |(at, event): (usize, Event)| {
                     let view = event.body.project(&source.paths).map_err(|e| unreadable(&e))?;
                     let Event { labels, headers: own, body, as_sent } = event;
                     let as_sent =
@@ -159,9 +168,10 @@ impl Whole {
                     // The content type of the request is not that of the data.
                     let others = kept.iter().filter(|(name, _)| name != "content-type" && !name.starts_with("ce-"));
                     let headers = own.into_iter().chain(others.cloned()).collect();
-                    Ok(Letter { labels, headers, body, view, as_sent })
+                    let whole = (!is_one && at == 0).then(of_whole);
+                    Ok(Letter { labels, headers, body, view, as_sent, whole })
                 };
-                events.into_iter().map(named).collect()
+                events.into_iter().enumerate().map(named).collect()
             }
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct Arrival {
     pub facts: Facts,
     /// The body's bytes as the sender sent them.
     pub as_sent: Bytes,
+    /// Of the whole request, where a captured delivery is to be found by that.
+    pub whole: Option<Bytes>,
     /// The body as it is kept.
     pub body: Body,
     pub view: Value,
@@ -75,7 +77,7 @@ pub(super) async fn check_full<'h>(house: &'h House, source: &Source) -> Result<
 
 /// The event with its runs: one for each trigger that wants it.
 pub(super) fn event(house: &House, source: &Source, arrival: Arrival, idempotency_key: Option<&str>) -> NewEvent {
-    let Arrival { labels, mut facts, as_sent, body, view, vouched, remote } = arrival;
+    let Arrival { labels, mut facts, as_sent, whole, body, view, vouched, remote } = arrival;
     let now = house.clock.now();
     let event_type = labels.event_type.clone().unwrap_or_default();
     let time = facts.time.unwrap_or(now);
@@ -124,6 +126,7 @@ pub(super) fn event(house: &House, source: &Source, arrival: Arrival, idempotenc
         vouched,
         event_type: &event_type,
         body: &as_sent,
+        replayed: whole.as_ref().unwrap_or(&as_sent),
         idempotency_key,
         replay_window: source.replay_window,
     };

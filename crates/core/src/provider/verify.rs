@@ -197,6 +197,19 @@ impl Verifier {
         serde_json::from_slice(part.as_ref().unwrap_or(request.body)).ok()
     }
 
+    /// Whether the head of a request alone says if it passes: a credential in it, and nothing that the sender may ask or hand
+    /// over in a body without one. Then a large body of a stranger need not be read.
+    pub fn reads_head_alone(&self) -> bool {
+        let preset = &self.preset;
+        let in_head = |place: &Place| matches!(place, Place::Header(_) | Place::Query(_) | Place::Path);
+        let is_credential = match &preset.scheme {
+            Scheme::Token { place, .. } => in_head(place),
+            Scheme::Basic | Scheme::ClientCert(_) => true,
+            Scheme::Sns | Scheme::Jwt(_) | Scheme::Signed(_) | Scheme::None => false,
+        };
+        is_credential && !self.looks_into_body && preset.handshakes.is_empty() && preset.pairing.is_none()
+    }
+
     /// Where the key of this request stands, if it has to be fetched; then [`Verifier::verify_with`] is asked, and else
     /// [`Verifier::verify`]. An address that is not the sender's is a refusal.
     pub fn key_url(&self, request: &Request<'_>) -> Result<Option<KeyUrl>, Refusal> {

@@ -343,6 +343,7 @@ fn server_options(settings: &ServerSettings, token: Secret, metrics: Option<Prom
     options.trusted_proxies.clone_from(&settings.trusted_proxies);
     options.ready_includes_breakers = settings.ready_includes_breakers;
     options.limits.connections = settings.max_connections;
+    options.limits.bodies_at_once = settings.max_body_memory;
     options.timeouts.head = settings.header_timeout;
     options.timeouts.first_byte = settings.header_timeout;
     options.timeouts.body_total = settings.body_timeout;

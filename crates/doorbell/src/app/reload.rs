@@ -150,6 +150,7 @@ fn fixed(old: &ServerSettings, new: &ServerSettings) -> Vec<&'static str> {
         ("server.tls", old.tls != new.tls),
         ("server.ready_includes_breakers", old.ready_includes_breakers != new.ready_includes_breakers),
         ("server.max_connections", old.max_connections != new.max_connections),
+        ("server.max_body_memory", old.max_body_memory != new.max_body_memory),
         ("server.header_timeout", old.header_timeout != new.header_timeout),
         ("server.body_timeout", old.body_timeout != new.body_timeout),
         ("server.idle_timeout", old.idle_timeout != new.idle_timeout),

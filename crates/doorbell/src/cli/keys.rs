@@ -69,7 +69,7 @@ struct CreateArgs {
     /// The one agent whose things it opens; without it all of them
     #[arg(long, value_name = "NAME")]
     agent: Option<Name>,
-    /// What it may do: read, send, operate; several with commas
+    /// What it may do: read, send, operate, register; several with commas
     #[arg(long, value_name = "SCOPES", default_value = "read", value_delimiter = ',')]
     scope: Vec<Right>,
     /// Who holds it: external (somebody outside) or internal (the agent)

@@ -2,21 +2,25 @@
 //! checks their senders are keys, which are made over HTTP and stand in no file.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell_core::allowed::Allowed;
+use doorbell_core::allowed;
 use doorbell_core::event::OnDuplicateFailed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{Paths, PayloadRule};
+use doorbell_core::ports::Reach;
 use doorbell_core::provider::{Preset, Verifier, VerifyOptions};
 use doorbell_core::source::{DedupRule, Respond, Source, Way, Webhook};
 use doorbell_core::{Name, Secret};
+use doorbell_net::guard::Allowed;
 use doorbell_server::contracts::CONTRACT;
-use doorbell_server::contracts::agentex::{Access, AcpAgent, Agentex, FORWARD, Forward, KEYS, Mode};
+use doorbell_server::contracts::agentex::{
+    AGENTS, Access, AcpAgent, Agentex, FORWARD, Forward, KEYS, Mode, Places, Registering,
+};
 use http::Uri;
-use tokio::sync::Semaphore;
+use ipnet::IpNet;
 
 use super::Cx;
 use super::agents;
@@ -25,7 +29,7 @@ use super::secrets::Secrets;
 use super::section::At;
 use super::server::{ServerSettings, above_zero, body_limit, quota, timeout};
 use super::sources::SECRET_BYTES_MIN;
-use super::values::ContractAuth;
+use super::values::{ContractAuth, RegisterWord};
 use super::written::{AcpAgentTable, ContractTable, Named, TriggerWritten, Written};
 
 /// The name in the file.
@@ -107,7 +111,8 @@ pub(super) fn agentex(named: &Named<ContractTable>, listen: Option<SocketAddr>, 
         }
     };
     let written = named.table.agents.iter().flat_map(|at| &at.value);
-    let is_told = cx.report.is_told_within(&format!("{key}.agents"));
+    let registering = registering(named, &key, around);
+    let is_told = cx.report.is_told_within(&format!("{key}.agents")) || named.table.register.is_some();
     if !is_told && named.table.agents.as_ref().is_none_or(|at| at.value.is_empty()) {
         let advice = format!("Add [{key}.agents.NAME] with an `acp_url`.");
         cx.report.error(named.name.offset, &key, "this contract has no agents", advice);
@@ -129,15 +134,58 @@ pub(super) fn agentex(named: &Named<ContractTable>, listen: Option<SocketAddr>, 
         account: named.table.account_id.as_ref().map(|a| a.value.clone()).filter(|a| !a.is_empty()),
         public_url: around.server.public_url.clone(),
         agents: made,
-        fetch: cx.world.fetch.clone(),
+        registering,
     }
+}
+
+/// How agents register themselves: with the same door as one of the file has that sets nothing.
+fn registering(named: &Named<ContractTable>, key: &str, around: &Around<'_>) -> Option<Registering> {
+    let (cx, table) = (around.cx, &named.table);
+    let networks: Vec<IpNet> = table.register_networks.iter().flat_map(|at| &at.value).map(|net| net.value.0).collect();
+    let Some(word) = &table.register else {
+        if let Some(at) = &table.register_networks {
+            let problem = "`register_networks` means nothing without `register`";
+            cx.report.error(at.offset, key, problem, "Add register = \"token\", or leave it out.");
+        }
+        return None;
+    };
+    let access = match word.value {
+        RegisterWord::Token => Access::Token,
+        RegisterWord::Loopback => {
+            let problem = "whoever can open a connection on this machine may register agents";
+            cx.report.warning(word.offset, &format!("{key}.register"), problem, "");
+            Access::Loopback
+        }
+    };
+    let Some(fetch) = cx.world.fetch.reaching(&networks) else {
+        cx.report.error(word.offset, &format!("{key}.register"), "there is no guarded way out to such agents", "");
+        return None;
+    };
+    let allowed = Allowed::also(&networks);
+    let judge = move |text: &str| {
+        let url = base(text).map_err(|(problem, advice)| format!("{problem}. {advice}"))?;
+        let host = url.host().unwrap_or_default();
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+        match literal.map(|ip| allowed.call(ip)) {
+            Some(Err(what)) => Err(format!("it is {what}, and `register_networks` does not name its network")),
+            _ => Ok(url),
+        }
+    };
+    let parts = Parts::of(&AcpAgentTable::default(), (key, word.offset), around)?;
+    let door = move |name: &Name| parts.door(name, &AcpAgentTable::default());
+    Some(Registering::new(access, fetch, Box::new(judge), Box::new(door)))
 }
 
 /// On the server's own address no source may lie where the contract answers.
 fn check_paths(named: &Named<ContractTable>, around: &Around<'_>) {
     for source in around.sources {
         let Some(path) = source.webhook().map(|w| w.path.as_str()) else { continue };
-        if path.starts_with(FORWARD) || path == KEYS || path.starts_with(&format!("{KEYS}/")) {
+        let of_agents = path == AGENTS || path.starts_with(&format!("{AGENTS}/"));
+        if path.starts_with(FORWARD)
+            || path == KEYS
+            || path.starts_with(&format!("{KEYS}/"))
+            || (named.table.register.is_some() && of_agents)
+        {
             let problem = format!("`{path}` of source `{}` lies where this contract answers", source.name);
             let key = format!("contracts.{NAME}");
             around.cx.report.error(named.name.offset, &key, problem, "Give the contract a `listen` of its own.");
@@ -192,31 +240,32 @@ fn forward(url: &At<String>, at: &At<AcpAgentTable>, key: &str, around: &Around<
         cx.report.warning(list.offset, &format!("{key}.secret"), problem, "Make one with: openssl rand -hex 32");
     }
     let places = above_zero(&table.max_concurrent, &format!("{key}.max_concurrent"), cx).unwrap_or(MAX_CONCURRENT);
-    let places = usize::try_from(places).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
     let time_limit = timeout(&table.timeout, &format!("{key}.timeout"), cx).unwrap_or(TIME_LIMIT);
     let acp_url = acp_url(url, &format!("{key}.acp_url"), cx)?;
-    Some(Forward { acp_url, secrets, time_limit, places: Arc::new(Semaphore::new(places)) })
+    let (places, fetch) = (Arc::new(Places::new(places)), cx.world.fetch.clone());
+    Some(Forward { acp_url, secrets, time_limit, places, fetch, reach: Reach::Any })
 }
 
 /// The value is not repeated in the faults: it may hold a secret.
 fn acp_url(at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<Uri> {
-    let wrong = |problem: &str, advice: &str| {
-        cx.report.error(at.offset, key, problem, advice);
-        None
-    };
+    base(&at.value).map_err(|(problem, advice)| cx.report.error(at.offset, key, problem, advice)).ok()
+}
+
+/// What an agent's paths lie below; else what is wrong and what to do.
+fn base(text: &str) -> Result<Uri, (&'static str, &'static str)> {
     let example = "Write for example \"http://10.0.0.5:8000\".";
-    let Ok(url) = at.value.parse::<Uri>() else { return wrong("this is not a URL", example) };
-    let Some(authority) = url.authority() else { return wrong("this names no host", example) };
+    let url = text.parse::<Uri>().map_err(|_| ("this is not a URL", example))?;
+    let authority = url.authority().ok_or(("this names no host", example))?;
     if !matches!(url.scheme_str(), Some("http" | "https")) {
-        return wrong("an agent is reached over http or https", example);
+        return Err(("an agent is reached over http or https", example));
     }
     if authority.as_str().contains('@') {
-        return wrong("a URL that carries a name or password is told in logs", "Leave them out.");
+        return Err(("a URL that carries a name or password is told in logs", "Leave them out."));
     }
     if url.query().is_some() || doorbell_core::forward::target(&url, "", None).is_err() || url.path().contains("..") {
-        return wrong("the base of an agent's paths has no query and no dots", example);
+        return Err(("the base of an agent's paths has no query and no dots", example));
     }
-    Some(url)
+    Ok(url)
 }
 
 fn queue(trigger: &At<String>, table: &AcpAgentTable, key: &str, around: &Around<'_>) -> Option<Name> {
@@ -238,52 +287,80 @@ fn queue(trigger: &At<String>, table: &AcpAgentTable, key: &str, around: &Around
     rung(trigger, &format!("{key}.trigger"), (around.written, around.sources), cx).map(|(name, _)| name)
 }
 
-/// The agent's door. Its own check lets nobody in: the contract brings one for each request.
+/// The agent's door.
 fn door(name: &Name, at: &At<AcpAgentTable>, key: &str, around: &Around<'_>) -> Option<Source> {
     let (cx, table) = (around.cx, &at.value);
     if let Some(at) = table.allowed_sources.as_ref().filter(|l| l.value.is_empty()) {
         let problem = "an empty list of senders would let everybody in";
         cx.report.error(at.offset, &format!("{key}.allowed_sources"), problem, "Name at least one, or leave it out.");
     }
-    let preset = queued(cx)?;
-    let nobody = Secret::new((0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>());
-    let max_body = match &table.max_body {
-        Some(m) => body_limit(m.value.0, m.offset, &format!("{key}.max_body"), cx)?,
-        None => around.server.max_body.max(MAX_BODY),
-    };
-    let webhook = Webhook {
-        path: format!("{FORWARD}{name}/"),
-        public_url: None,
-        verifier: Verifier::new(preset.clone(), &[nobody], VerifyOptions::default()).ok()?.into(),
-        keys: None,
-        payload: PayloadRule::default(),
-        secret_in_body: false,
-        kept_headers: preset.kept_headers(),
-        allowed: Allowed::new(
-            table.allowed_sources.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
-            Vec::new(),
-        ),
-        limits: Limits {
-            source: quota(&table.rate_limit).map(Meter::new),
-            address: quota(&table.rate_limit_per_address).map(Meters::new),
-            server: around.server.rate_limit.clone(),
-            failures: quota(&table.failed_auth_limit).map(Meters::new),
-        },
-        max_body,
-        respond: Respond::Accepted,
-        preset: Arc::new(Preset { id: CONTRACT.to_owned(), ..(*preset).clone() }),
-    };
-    Some(Source {
-        name: name.clone(),
-        way: Way::Webhook(Box::new(webhook)),
-        triggers: Vec::new(),
-        paths: Paths::default(),
-        dedup: DedupRule::Auto,
-        replay_window: Duration::ZERO,
-        on_duplicate_failed: OnDuplicateFailed::Answer,
-        ignore_actors: Vec::new(),
-        max_hops: around.server.max_hops,
-        enabled: true,
-        shown: serde_json::Value::Null,
-    })
+    Parts::of(table, (key, at.offset), around)?.door(name, table)
+}
+
+/// What a door is made of that does not depend on whose it is.
+struct Parts {
+    preset: Arc<Preset>,
+    nobody: Secret,
+    max_body: usize,
+    max_hops: u32,
+    rate_limit: Option<Arc<Meter>>,
+}
+
+impl Parts {
+    /// Its own check lets nobody in: the contract brings one for each request.
+    fn of(table: &AcpAgentTable, (key, offset): (&str, usize), around: &Around<'_>) -> Option<Self> {
+        let (cx, server) = (around.cx, around.server);
+        let preset = queued(cx)?;
+        let nobody = Secret::new((0..4).map(|_| format!("{:016x}", cx.world.clock.random())).collect::<String>());
+        let max_body = match &table.max_body {
+            Some(m) => body_limit(m.value.0, m.offset, &format!("{key}.max_body"), cx)?,
+            None => server.max_body.max(MAX_BODY),
+        };
+        if max_body > server.max_body_memory {
+            let problem = format!("a body may be {max_body} bytes long, and so much is never free");
+            cx.report.error(offset, key, problem, "Raise server.max_body_memory, or set a smaller `max_body`.");
+        }
+        let rate_limit = server.rate_limit.clone();
+        Some(Self { preset, nobody, max_body, max_hops: server.max_hops, rate_limit })
+    }
+
+    fn door(&self, name: &Name, table: &AcpAgentTable) -> Option<Source> {
+        let nobody = std::slice::from_ref(&self.nobody);
+        let verifier = Verifier::new(self.preset.clone(), nobody, VerifyOptions::default()).ok()?;
+        let webhook = Webhook {
+            path: format!("{FORWARD}{name}/"),
+            public_url: None,
+            verifier: verifier.into(),
+            keys: None,
+            payload: PayloadRule::default(),
+            secret_in_body: false,
+            kept_headers: self.preset.kept_headers(),
+            allowed: allowed::Allowed::new(
+                table.allowed_sources.iter().flat_map(|l| &l.value).map(|n| n.value.0).collect(),
+                Vec::new(),
+            ),
+            limits: Limits {
+                source: quota(&table.rate_limit).map(Meter::new),
+                address: quota(&table.rate_limit_per_address).map(Meters::new),
+                server: self.rate_limit.clone(),
+                failures: quota(&table.failed_auth_limit).map(Meters::new),
+            },
+            max_body: self.max_body,
+            respond: Respond::Accepted,
+            preset: Arc::new(Preset { id: CONTRACT.to_owned(), ..(*self.preset).clone() }),
+        };
+        Some(Source {
+            name: name.clone(),
+            way: Way::Webhook(Box::new(webhook)),
+            triggers: Vec::new(),
+            paths: Paths::default(),
+            dedup: DedupRule::Auto,
+            replay_window: Duration::ZERO,
+            on_duplicate_failed: OnDuplicateFailed::Answer,
+            ignore_actors: Vec::new(),
+            max_hops: self.max_hops,
+            enabled: true,
+            shown: serde_json::Value::Null,
+        })
+    }
 }

@@ -36,7 +36,7 @@ const TAKEN: &[(&str, &[&str], &[&str])] = &[
     ("promptise", &["listen", "auth", "serve"], &["trigger", "listen", "path"]),
     ("almyty", &["listen", "auth", "serve"], &["trigger", "listen"]),
     ("aether", &["listen", "auth", "serve"], &["trigger", "listen", "path", "pattern", "input"]),
-    (agentex::NAME, &["listen", "auth", "account_id", "agents"], &[]),
+    (agentex::NAME, &["listen", "auth", "account_id", "register", "register_networks", "agents"], &[]),
 ];
 
 /// Which keys a contract's table takes, by the table's full key; none for other tables, which take all that they have.
@@ -121,6 +121,15 @@ pub(super) fn contracts(
     in_order.sort_by_key(|entry| entry.offset);
     check_twins(&in_order, sources, cx);
     check_listeners(&in_order, sources, cx);
+    // `/agents/ID` is whose agent?
+    let almyty = in_order.iter().find(|entry| {
+        let own = with_agents.as_ref().filter(|own| own.registering.is_some());
+        matches!(entry.served.wire, Wire::Almyty) && own.is_some_and(|own| own.listen == entry.served.listen)
+    });
+    if let Some(entry) = almyty {
+        let problem = "with `contracts.agentex.register` both answer `/agents/ID` at the same address";
+        cx.report.error(entry.offset, &entry.key, problem, "Give one of the two contracts a `listen` of its own.");
+    }
     Contracts::new(entries.into_iter().map(|entry| entry.served).collect()).with_agentex(with_agents)
 }
 

@@ -175,7 +175,7 @@ fn examine_with(input: Input<'_>, world: &World, natives: &Natives) -> (Option<R
 }
 
 fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
-    let server = server::server(&written.server, cx);
+    let mut server = server::server(&written.server, cx);
     let store = server::store(&written.store, &server.data_dir, cx);
     let retention = server::retention(&written.retention, cx);
     let secrets = secrets::Secrets::new(cx);
@@ -187,6 +187,8 @@ fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
         triggers,
         &sources::Around { written, cx, secrets: &secrets, server: &server, retention },
     );
+    let longest = sources.iter().filter_map(|s| s.webhook()).map(|w| w.max_body).max().unwrap_or(server.max_body);
+    server::fit_bodies(&mut server, &written.server, longest, cx);
     let contracts = contracts::contracts(written, &sources, &server, &secrets, cx);
     let mut reads = secrets.into_reads();
     reads.extend(server.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));

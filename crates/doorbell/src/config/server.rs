@@ -49,6 +49,8 @@ pub struct ServerSettings {
     pub rate_limit: Option<Arc<Meter>>,
     /// How many runs an event may come from.
     pub max_hops: u32,
+    /// Bytes of large bodies held at once.
+    pub max_body_memory: usize,
     /// Connections at once.
     pub max_connections: usize,
     /// For a request's head.
@@ -91,6 +93,7 @@ impl Default for ServerSettings {
             ready_includes_breakers: false,
             rate_limit: None,
             max_hops: loop_guard::MAX_HOPS,
+            max_body_memory: 128 << 20,
             max_connections: 10_000,
             header_timeout: 10 * SECOND,
             body_timeout: 60 * SECOND,
@@ -122,6 +125,7 @@ pub(super) fn server(written: &ServerTable, cx: &Cx<'_>) -> ServerSettings {
         ready_includes_breakers: written.ready_includes_breakers.as_ref().is_some_and(|at| at.value),
         rate_limit: quota(&written.rate_limit).map(|q| Arc::new(Meter::new(q))),
         max_hops: written.max_hops.as_ref().map_or(default.max_hops, |h| h.value),
+        max_body_memory: max_body_memory(written, cx).unwrap_or(default.max_body_memory),
         max_connections: above_zero(&written.max_connections, "server.max_connections", cx)
             .map_or(default.max_connections, |n| n as usize),
         header_timeout: timeout(&written.header_timeout, "server.header_timeout", cx).unwrap_or(default.header_timeout),
@@ -218,6 +222,32 @@ fn public_url(written: &ServerTable, cx: &Cx<'_>) -> Option<String> {
 fn max_body(written: &ServerTable, cx: &Cx<'_>) -> Option<usize> {
     let at = written.max_body.as_ref()?;
     body_limit(at.value.0, at.offset, "server.max_body", cx)
+}
+
+/// A machine with so much for bodies alone has no need of a limit.
+const MAX_BODY_MEMORY_MAX: u64 = 1 << 40;
+
+fn max_body_memory(written: &ServerTable, cx: &Cx<'_>) -> Option<usize> {
+    let at = written.max_body_memory.as_ref()?;
+    if at.value.0 == 0 || at.value.0 > MAX_BODY_MEMORY_MAX {
+        cx.report.error(at.offset, "server.max_body_memory", "this must be from 1 byte to 1 TiB", "");
+        return None;
+    }
+    usize::try_from(at.value.0).ok()
+}
+
+/// One body has to fit in, or it would be refused each time it comes: a default that is too small grows.
+pub(super) fn fit_bodies(settings: &mut ServerSettings, written: &ServerTable, longest: usize, cx: &Cx<'_>) {
+    if settings.max_body_memory >= longest {
+        return;
+    }
+    match &written.max_body_memory {
+        None => settings.max_body_memory = longest,
+        Some(at) => {
+            let problem = format!("a body may be {longest} bytes long (`max_body`), and so much is never free");
+            cx.report.error(at.offset, "server.max_body_memory", problem, "Raise it, or lower that `max_body`.");
+        }
+    }
 }
 
 /// The longest body that may be allowed: bodies are held in memory, many at once.

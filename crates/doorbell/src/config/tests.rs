@@ -24,6 +24,10 @@ impl Fetch for NoFetch {
     async fn fetch(&self, _: http::Request<Bytes>, _: FetchLimits) -> Result<http::Response<Bytes>, FetchError> {
         Err(FetchError::Refused("not in this test".into()))
     }
+
+    fn reaching(&self, _: &[ipnet::IpNet]) -> Option<Arc<dyn Fetch>> {
+        Some(Arc::new(Self))
+    }
 }
 
 /// A disk with a few files: text and mode.

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 use super::section::{At, Here, Json, Section, Table, Value, as_table};
 use super::values::{
     AllowedSource, Auth, ClientCertForm, ContractAuth, Custom, Lasting, Net, OnDuplicateFailedWord, PassWord,
-    PatternWord, Rate, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
+    PatternWord, Rate, RegisterWord, RespondWord, SecretAt, Several, Size, SourceKind, WhenFullWord,
 };
 
 mod read;
@@ -60,6 +60,9 @@ tables! {
         data_dir: String,
         /// The longest request body, unless a source or its provider says otherwise. Default `1 MiB`.
         max_body: Size,
+        /// Memory for bodies while they are read, all requests together; beyond it 503. Bodies up to 64 KiB are not counted.
+        /// Default `128 MiB`.
+        max_body_memory: Size,
         /// Proxies that may say who the real sender is (`X-Forwarded-For`). Default: none.
         trusted_proxies: Vec<At<Net>>,
         /// Opens the API and the pages. Default: `DOORBELL_ADMIN_TOKEN`, else `data_dir/admin.token`, made on first start.
@@ -267,6 +270,12 @@ tables! {
         serve: BTreeMap<String, At<ServeTable>>,
         /// agentex: what `x-selected-account-id` has to be for the routes of keys. Default: anything.
         account_id: String,
+        /// agentex: agents may register themselves (`POST /agents/register`); requests are passed on to where they say. `token`:
+        /// with the admin token, or an API key with the scope `register`. `loopback`: also from this machine without one.
+        /// Default: no agent registers itself.
+        register: RegisterWord,
+        /// agentex: the private networks where such agents may be. Default: they have public addresses.
+        register_networks: Vec<At<Net>>,
         /// agentex: the agents, by the name in the path: `[contracts.agentex.agents.NAME]`.
         agents: BTreeMap<String, At<AcpAgentTable>>,
     }

@@ -212,4 +212,16 @@ async fn under_a_signature_the_attributes_of_the_body_are_signed_and_those_of_he
     assert_eq!(said(signed(binary(&door, "hmac", "b1", "{\"n\":9}"), "{\"n\":9}")).await.0, 202);
     let replayed = said(signed(binary(&door, "hmac", "b2", "{\"n\":9}"), "{\"n\":9}")).await;
     assert_eq!((replayed.0, replayed.1["status"].as_str()), (200, Some("duplicate")));
+    // Nor is a batch another event as a plain body: nobody signs the type.
+    let list = json!([event("3"), event("4")]).to_string();
+    let (status, first) = said(signed(post(&door, "hmac", BATCH, list.clone()), &list)).await;
+    assert_eq!((status, first["events"].as_array().map(Vec::len)), (202, Some(2)), "{first}");
+    for media in ["application/json", "text/plain", "application/octet-stream"] {
+        let replayed = said(signed(post(&door, "hmac", media, list.clone()), &list)).await;
+        assert_eq!((replayed.0, replayed.1["status"].as_str()), (200, Some("duplicate")), "{media}: {}", replayed.1);
+        assert_eq!(replayed.1["event_id"], first["events"][0]["event_id"], "{media}");
+    }
+    let again = said(signed(post(&door, "hmac", BATCH, list.clone()), &list)).await;
+    let states: Vec<_> = again.1["events"].as_array().unwrap().iter().map(|e| e["status"].as_str().unwrap()).collect();
+    assert_eq!(states, ["duplicate", "duplicate"]);
 }

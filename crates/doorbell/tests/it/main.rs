@@ -22,4 +22,5 @@ mod seen;
 mod send;
 mod senders;
 mod tidy;
+mod unread;
 mod world;

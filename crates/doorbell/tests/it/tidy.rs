@@ -36,6 +36,7 @@ const CORE: &[&str] = &[
     "breaker",
     "keys",
     "seal",
+    "registration",
     "event",
     "lists",
     "ports",

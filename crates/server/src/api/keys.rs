@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use doorbell_core::keys::{self, Key, KeyId, Kind, NAME_MAX, Right};
 use doorbell_core::ports::StoreError;
-use doorbell_core::{Name, Timestamp};
+use doorbell_core::{Name, Secret, Timestamp};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,6 +15,8 @@ use utoipa::ToSchema;
 use super::json::Body;
 use super::list::List;
 use super::params::Params;
+use crate::contracts::agentex::book;
+use crate::contracts::almyty;
 use crate::front::Front;
 use crate::problem::Problem;
 
@@ -35,7 +37,7 @@ pub(crate) struct KeyShown {
     name: String,
     /// `external` (somebody outside holds it) or `internal` (the agent).
     r#type: &'static str,
-    /// `read`, `send`, `operate`.
+    /// `read`, `send`, `operate`, `register`.
     scopes: Vec<&'static str>,
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
@@ -85,7 +87,7 @@ pub(crate) struct NewKey {
     agent: Option<Name>,
     /// `external` (left out: this) or `internal`.
     r#type: Option<String>,
-    /// One or more of `read`, `send`, `operate`.
+    /// One or more of `read`, `send`, `operate`, `register`.
     scopes: Vec<String>,
     /// From when on it opens nothing; left out: never.
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -98,6 +100,8 @@ pub(crate) struct NewKey {
 pub(crate) struct Rotation {
     /// How long the present secret stays good beside the new one: 0 to 7776000, left out: a day.
     overlap_seconds: Option<u64>,
+    /// The next secret, where somebody else makes it: of a key that a wire contract checks signatures with.
+    key: Option<String>,
 }
 
 /// A key that is no more.
@@ -152,9 +156,6 @@ pub(crate) async fn create(
     if new.name.trim().is_empty() || new.name.len() > NAME_MAX || new.name.chars().any(char::is_control) {
         return Err(Problem::bad(format!("`name` must have 1 to {NAME_MAX} bytes and no control characters")));
     }
-    if let Some(agent) = new.agent.as_ref().filter(|a| !house.catalog().agents.contains_key(*a)) {
-        return Err(Problem::not_found(format!("there is no agent `{agent}`")));
-    }
     if new.expires_at.is_some_and(|at| at <= now) {
         return Err(Problem::bad("`expires_at` is over already"));
     }
@@ -165,7 +166,12 @@ pub(crate) async fn create(
     rights.sort_unstable();
     rights.dedup();
     if rights.is_empty() {
-        return Err(Problem::bad("`scopes` names nothing that the key may do: read, send, operate"));
+        return Err(Problem::bad("`scopes` names nothing that the key may do: read, send, operate, register"));
+    }
+    // One that only registers is made before the agent that it is for.
+    let is_known = |agent: &&Name| rights == [Right::Register] || house.catalog().agents.contains_key(*agent);
+    if let Some(agent) = new.agent.as_ref().filter(|agent| !is_known(agent)) {
+        return Err(Problem::not_found(format!("there is no agent `{agent}`")));
     }
     let kind = match &new.r#type {
         None => Kind::External,
@@ -207,8 +213,29 @@ pub(crate) async fn rotate(
         return Err(Problem::bad(format!("`overlap_seconds` is at most {}", OVERLAP_MAX.as_secs())));
     }
     let now = front.house.clock.now();
-    let (secret, hash) = keys::new_secret(&id, &front.house.clock);
-    let key = front.house.store.rotate_key(id, hash, now + overlap).await?;
+    let present = front.house.store.key(id.clone()).await?;
+    let present = present.ok_or_else(|| StoreError::NotFound(format!("key {id}")))?;
+    if almyty::is_webhooks(&present) {
+        return Err(Problem::conflict(
+            "this is the secret of a webhook of the contract almyty, which has one at a time: switch the webhook off and on \
+             for another (PATCH /agents/{id})",
+        ));
+    }
+    let (is_given, until) = (how.key.is_some(), now + overlap);
+    let signing = book::Rotation { value: how.key.map(Secret::new), until };
+    let (key, secret) = match book::rotate(&front, &present, signing).await {
+        Some(rotated) => rotated.map_err(|why| match why {
+            book::NotRotated::Bad(text) => Problem::bad(text),
+            book::NotRotated::Vault(error) => error.into(),
+        })?,
+        None if is_given => {
+            return Err(Problem::bad("`key` is only for keys that a wire contract checks signatures with"));
+        }
+        None => {
+            let (secret, hash) = keys::new_secret(&id, &front.house.clock);
+            (front.house.store.rotate_key(id, hash, until).await?, secret)
+        }
+    };
     tracing::info!(key = %key.id, name = key.name, overlap_s = overlap.as_secs(), "An API key was rotated");
     Ok(Json(KeyMade { shown: KeyShown::of(key, now), key: secret.expose().to_owned() }))
 }
@@ -218,7 +245,14 @@ pub(crate) async fn rotate(
     responses((status = 200, body = Revoked)))]
 pub(crate) async fn revoke(State(front): State<Arc<Front>>, Path(id): Path<String>) -> Result<Json<Revoked>, Problem> {
     let id = read(&id)?;
-    front.house.store.remove_key(id.clone()).await?;
+    let kept = front.house.store.key(id.clone()).await?;
+    match kept.as_ref().map(|key| book::revoke(&front, key)) {
+        Some(revoke) => match revoke.await {
+            Some(ended) => ended?,
+            None => front.house.store.remove_key(id.clone()).await?,
+        },
+        None => return Err(StoreError::NotFound(format!("key {id}")).into()),
+    }
     tracing::info!(key = %id, "An API key was revoked");
     Ok(Json(Revoked { id: id.to_string(), revoked: true }))
 }

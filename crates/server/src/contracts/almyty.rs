@@ -217,8 +217,15 @@ async fn set_enabled(
     }
 }
 
+const KEY_NAME: &str = "almyty webhook ";
+
+/// Whether a key is the secret of such a webhook: it is made of the key's id, so there is only the one.
+pub(crate) fn is_webhooks(key: &Key) -> bool {
+    key.rights.is_empty() && key.name.starts_with(KEY_NAME)
+}
+
 fn key_name(served: &Served) -> String {
-    format!("almyty webhook {}", served.id)
+    format!("{KEY_NAME}{}", served.id)
 }
 
 async fn key_of(front: &Front, served: &Served, agent: &Name) -> Result<Option<Key>, StoreError> {

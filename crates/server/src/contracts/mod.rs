@@ -7,7 +7,7 @@
 
 mod aether;
 pub mod agentex;
-mod almyty;
+pub(crate) mod almyty;
 mod call;
 mod datalayer;
 mod promptise;
@@ -240,7 +240,7 @@ impl Contracts {
 
 fn place<'c>(contracts: &'c Contracts, door: Door, path: &str) -> Option<Place<'c>> {
     if let Some(own) = contracts.agentex.as_ref().filter(|own| own.listen == door)
-        && let Some(ask) = agentex::read(path)
+        && let Some(ask) = agentex::read(own, path)
     {
         return Some(Place::Agentex(own, ask));
     }

@@ -10,4 +10,5 @@ mod ingress;
 mod keys;
 mod life;
 mod log;
+mod orphans;
 mod world;

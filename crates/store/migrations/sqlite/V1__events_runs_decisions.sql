@@ -182,3 +182,15 @@ CREATE TABLE pairings (
     until  INTEGER NOT NULL,
     keep   INTEGER NOT NULL CHECK (keep IN (0, 1)) -- 1: earlier secrets stay good
 ) STRICT, WITHOUT ROWID;
+
+-- Agents that registered themselves over a wire contract.
+CREATE TABLE registrations (
+    name          TEXT PRIMARY KEY NOT NULL,
+    acp_url       TEXT NOT NULL,
+    acp_type      TEXT NOT NULL,
+    description   TEXT NOT NULL,
+    input_type    TEXT,
+    metadata      TEXT,             -- a JSON object
+    created_at    INTEGER NOT NULL, -- the first time
+    registered_at INTEGER NOT NULL  -- the last time
+) STRICT, WITHOUT ROWID;

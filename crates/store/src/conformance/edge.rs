@@ -4,6 +4,7 @@ use doorbell_core::Name;
 use doorbell_core::breaker::Standing;
 use doorbell_core::keys::{self, Key, Kind, Right};
 use doorbell_core::ports::StoreError;
+use doorbell_core::registration::Registration;
 
 use super::{Bench, MINUTE, name};
 
@@ -84,4 +85,38 @@ pub async fn of_keys_with_one_name_made_at_once_one_is_made(bench: Bench) {
     }
     let again = bench.store.add_key(key(&bench, None, "ci", Kind::External)).await;
     assert!(matches!(again, Err(StoreError::Conflict(_))), "{again:?}");
+}
+
+pub async fn an_agent_that_registers_again_keeps_its_first_time(bench: Bench) {
+    let first = Registration {
+        name: name("b"),
+        acp_url: "http://10.0.0.5:8000".into(),
+        acp_type: "async".into(),
+        description: "reviews".into(),
+        input_type: None,
+        metadata: Some("{\"a\":1}".into()),
+        created_at: bench.now(),
+        registered_at: bench.now(),
+    };
+    let other = Registration { name: name("a"), input_type: Some("text".into()), metadata: None, ..first.clone() };
+    for agent in [&first, &other] {
+        assert_eq!(bench.store.put_registration(agent.clone()).await.unwrap(), *agent);
+    }
+    assert_eq!(bench.store.registrations().await.unwrap(), [other.clone(), first.clone()]);
+    let later = bench.now() + MINUTE;
+    let again = Registration {
+        acp_url: "http://10.0.0.6:8000".into(),
+        created_at: later,
+        registered_at: later,
+        metadata: None,
+        ..first.clone()
+    };
+    let kept = bench.store.put_registration(again.clone()).await.unwrap();
+    assert_eq!(kept, Registration { created_at: first.created_at, ..again });
+    assert_eq!(bench.store.registrations().await.unwrap(), [other.clone(), kept.clone()]);
+    assert_eq!(bench.store.registration(name("b")).await.unwrap(), Some(kept));
+    bench.store.remove_registration(name("b")).await.unwrap();
+    assert_eq!(bench.store.registrations().await.unwrap(), [other]);
+    assert_eq!(bench.store.registration(name("b")).await.unwrap(), None);
+    assert!(matches!(bench.store.remove_registration(name("b")).await, Err(StoreError::NotFound(_))));
 }

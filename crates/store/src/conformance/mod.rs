@@ -277,6 +277,7 @@ macro_rules! conformance {
         ]);
         $crate::conformance!(@ $make, edge: [
             how_breakers_stand_is_kept,
+            an_agent_that_registers_again_keeps_its_first_time,
             a_key_is_kept_found_rotated_and_removed,
             of_keys_with_one_name_made_at_once_one_is_made,
         ]);

@@ -1,4 +1,4 @@
-//! What the edge keeps: how breakers stand, and API keys.
+//! What the edge keeps: how breakers stand, API keys, and agents that registered themselves.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use doorbell_core::Timestamp;
 use doorbell_core::breaker::Standing;
 use doorbell_core::keys::{Key, KeyHash, KeyId};
 use doorbell_core::ports::StoreError;
+use doorbell_core::registration::Registration;
 
 /// Its tables.
 #[derive(Default)]
@@ -14,6 +15,7 @@ pub(super) struct Edge {
     pub(super) breakers: BTreeMap<Name, Standing>,
     /// In the order in which they were made.
     pub(super) keys: Vec<Key>,
+    pub(super) registrations: BTreeMap<Name, Registration>,
 }
 
 impl Edge {
@@ -37,6 +39,18 @@ impl Edge {
         let at = self.keys.iter().position(|k| k.id == *id).ok_or_else(|| crate::edge::no_key(id))?;
         self.keys.remove(at);
         Ok(())
+    }
+
+    pub(super) fn put_registration(&mut self, mut agent: Registration) -> Registration {
+        if let Some(before) = self.registrations.get(&agent.name) {
+            agent.created_at = before.created_at;
+        }
+        self.registrations.insert(agent.name.clone(), agent.clone());
+        agent
+    }
+
+    pub(super) fn remove_registration(&mut self, agent: &Name) -> Result<(), StoreError> {
+        self.registrations.remove(agent).map(|_| ()).ok_or_else(|| crate::edge::no_registration(agent))
     }
 
     pub(super) fn key_used(&mut self, id: &KeyId, at: Timestamp) {

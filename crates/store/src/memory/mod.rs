@@ -18,6 +18,7 @@ use doorbell_core::ports::{
     Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LeaseStatus, LogPiece, Notice, Page, PageFrom,
     PageRequest, Piece, QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept, Work,
 };
+use doorbell_core::registration::Registration;
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
 use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName};
 use doorbell_core::{Clock, EventId, Name, RunId, StoreTag, Timestamp};
@@ -372,5 +373,21 @@ impl Store for MemoryStore {
 
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {
         self.with(|tables| tables.secrets.remove(&name))
+    }
+
+    async fn put_registration(&self, agent: Registration) -> Result<Registration, StoreError> {
+        self.with(|tables| Ok(tables.edge.put_registration(agent)))
+    }
+
+    async fn registration(&self, agent: Name) -> Result<Option<Registration>, StoreError> {
+        self.with(|tables| Ok(tables.edge.registrations.get(&agent).cloned()))
+    }
+
+    async fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        self.with(|tables| Ok(tables.edge.registrations.values().cloned().collect()))
+    }
+
+    async fn remove_registration(&self, agent: Name) -> Result<(), StoreError> {
+        self.with(|tables| tables.edge.remove_registration(&agent))
     }
 }

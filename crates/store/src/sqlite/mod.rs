@@ -19,6 +19,7 @@ mod lists;
 mod lock;
 mod pairings;
 mod read;
+mod registrations;
 mod retention;
 mod rows;
 mod schema;

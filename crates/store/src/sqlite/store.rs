@@ -12,6 +12,7 @@ use doorbell_core::ports::{
     Child, Claim, Claimed, DecisionQuery, EventQuery, Finished, Flag, LogPiece, Notice, Page, PageRequest, Piece,
     QueueStats, Renewal, Retention, RunQuery, Stale, StaleRun, Store, StoreError, Swept,
 };
+use doorbell_core::registration::Registration;
 use doorbell_core::run::{Lease, NewRun, Run, State, Transition};
 use doorbell_core::seal::{Earlier, KeptSecret, NewSecret, OpenPairing, Sealed, SecretName};
 use doorbell_core::{EventId, Name, RunId, StoreTag, Timestamp};
@@ -21,7 +22,8 @@ use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
 use super::{
-    SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, pairings, read, retention, secrets,
+    SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, pairings, read, registrations,
+    retention, secrets,
 };
 
 #[async_trait]
@@ -223,6 +225,22 @@ impl Store for SqliteStore {
 
     async fn remove_secret(&self, name: SecretName) -> Result<(), StoreError> {
         self.write(name, secrets::remove).await
+    }
+
+    async fn put_registration(&self, agent: Registration) -> Result<Registration, StoreError> {
+        self.write(agent, registrations::put).await
+    }
+
+    async fn registration(&self, agent: Name) -> Result<Option<Registration>, StoreError> {
+        self.readers.read(move |view| registrations::one(view, &agent)).await
+    }
+
+    async fn registrations(&self) -> Result<Vec<Registration>, StoreError> {
+        self.readers.read(registrations::all).await
+    }
+
+    async fn remove_registration(&self, agent: Name) -> Result<(), StoreError> {
+        self.write(agent, registrations::remove).await
     }
 }
 

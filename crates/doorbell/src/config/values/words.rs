@@ -75,6 +75,13 @@ words! {
         /// Whoever asks on this machine.
         Loopback = "loopback",
     }
+    /// Who may register agents over a contract.
+    RegisterWord {
+        /// Holders of the admin token, or of an API key with the scope `register`.
+        Token = "token",
+        /// Also whoever asks on this machine.
+        Loopback = "loopback",
+    }
     /// How a proxy tells of its client's certificate.
     ClientCertForm {
         /// As Envoy does, in one header.

@@ -4,14 +4,18 @@
 //! A row's name is `agentex TYPE NAME`, so that its index makes a name unique for each agent and type, and a key of another
 //! purpose is never taken for one of these. The rows have no rights: they open nothing of the API.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
+use std::time::Duration;
 
+use doorbell_core::house::House;
 use doorbell_core::keys::{self, Key, Kind, NAME_MAX};
 use doorbell_core::ports::StoreError;
 use doorbell_core::seal::{Earlier, SecretName};
-use doorbell_core::vault::VaultError;
-use doorbell_core::{Name, Secret};
+use doorbell_core::vault::{SecretInfo, VaultError};
+use doorbell_core::{Name, Secret, Timestamp};
 
+use super::registry;
 use crate::front::Front;
 
 const PREFIX: &str = "agentex ";
@@ -130,6 +134,95 @@ pub(super) async fn add(front: &Front, new: New<'_>) -> Result<(Entry, Secret), 
     }
     tracing::info!(key = %entry.key.id, agent = %entry.agent, r#type = entry.kind.as_str(), "An agent's key was made");
     Ok((entry, value))
+}
+
+/// What another value of a key is.
+pub(crate) struct Rotation {
+    /// The next one, where somebody else makes it; none: one is made.
+    pub(crate) value: Option<Secret>,
+    /// Until when the present one is good beside it.
+    pub(crate) until: Timestamp,
+}
+
+/// Why a key that signs was not rotated.
+pub(crate) enum NotRotated {
+    /// The value is missing, or not one.
+    Bad(String),
+    /// The vault or the store says no.
+    Vault(VaultError),
+}
+
+impl From<VaultError> for NotRotated {
+    fn from(error: VaultError) -> Self {
+        Self::Vault(error)
+    }
+}
+
+impl From<StoreError> for NotRotated {
+    fn from(error: StoreError) -> Self {
+        Self::Vault(error.into())
+    }
+}
+
+/// Gives a key that signs another secret, and its row another time; none if it is no such key.
+pub(crate) async fn rotate(front: &Front, key: &Key, how: Rotation) -> Option<Result<(Key, Secret), NotRotated>> {
+    let entry = Entry::of(key.clone()).filter(|entry| entry.kind != KeyType::External)?;
+    Some(rotated(front, &entry, how).await)
+}
+
+async fn rotated(front: &Front, entry: &Entry, how: Rotation) -> Result<(Key, Secret), NotRotated> {
+    let value = match (how.value, entry.kind) {
+        (Some(value), kind) => {
+            super::keys::good_value(kind, value.expose()).map_err(|_| {
+                NotRotated::Bad("`key` is no secret that signs: 8 to 4096 printable ASCII characters".into())
+            })?;
+            value
+        }
+        (None, KeyType::Slack) => {
+            return Err(NotRotated::Bad("Slack makes its signing secret itself: send the next one as `key`".into()));
+        }
+        (None, _) => keys::new_secret(&entry.key.id, &front.house.clock).0,
+    };
+    front.house.vault().put(&place(entry)?, &value, Earlier::Until(how.until)).await?;
+    // The row keeps the hash of a value that nobody has: it tells nothing of the secret.
+    let (_, of_nobody) = keys::new_secret(&entry.key.id, &front.house.clock);
+    let key = front.house.store.rotate_key(entry.key.id.clone(), of_nobody, how.until).await?;
+    Ok((key, value))
+}
+
+/// Ends a key that was made here, with what it signs with; none if it was not.
+pub(crate) async fn revoke(front: &Front, key: &Key) -> Option<Result<(), VaultError>> {
+    let entry = Entry::of(key.clone())?;
+    Some(remove(front, &entry).await)
+}
+
+/// How long a secret may be without a key: that is made after it.
+const ORPHAN_AGE: Duration = Duration::from_secs(3600);
+
+/// Removes sealed secrets whose key or agent is gone: a crash between the two, or a store that was restored. Says how many.
+///
+/// # Errors
+/// What the store says.
+pub async fn sweep(house: &House) -> Result<usize, VaultError> {
+    let now = house.clock.now();
+    let old = |info: &SecretInfo| now.since(info.made_at) >= ORPHAN_AGE && info.made_at <= now;
+    // Before the keys: one that is made meanwhile is too young.
+    let mut left: Vec<SecretName> =
+        house.vault().list("agentex").await?.into_iter().filter(old).map(|info| info.name).collect();
+    if left.is_empty() {
+        return Ok(0);
+    }
+    let of_keys = house.store.keys().await?.into_iter().filter_map(Entry::of).map(|entry| place(&entry));
+    let of_agents = house.store.registrations().await?.into_iter().map(|agent| registry::place(&agent.name));
+    let owned: BTreeSet<SecretName> = of_keys.chain(of_agents).collect::<Result<_, _>>()?;
+    left.retain(|name| !owned.contains(name));
+    for name in &left {
+        match house.vault().remove(name).await {
+            Ok(()) | Err(VaultError::Store(StoreError::NotFound(_))) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(left.len())
 }
 
 /// What a key signs with, newest first; nothing for one that is compared.

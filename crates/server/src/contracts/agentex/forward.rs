@@ -1,20 +1,22 @@
 //! `GET|POST /agents/forward/name/{agent}/{path}`: the check, then the agent's own server, whose answer is handed on as it
 //! comes. Nothing is tried again: the agent may have done its work.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use doorbell_core::forward::{self, Checked};
 use doorbell_core::ingest::{self, Answer, No, Passed, Refused, Ring, Taken};
-use doorbell_core::ports::{FetchError, FetchLimits, Pieces, Reach};
+use doorbell_core::ports::{FetchError, FetchLimits, Pieces};
 use doorbell_core::provider;
 use doorbell_core::source::Source;
 use futures::StreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::call::{refused, shown, status, with_wait};
 use super::gate::{Gate, Turned, gate, mismatch};
-use super::{AcpAgent, Agentex, Forward, Mode, say};
+use super::places::Place;
+use super::{AcpAgent, Agentex, Forward, Mode, registry, say};
 use crate::body::{self, Body, Whole};
 use crate::front::Front;
 use crate::reply;
@@ -30,18 +32,26 @@ pub(super) async fn answer(front: &Front, own: &Agentex, name: &str, path: &str,
         refused(front, None, remote, No::Method, reason).await;
         return say::method("GET, POST");
     }
-    let Some(agent) = own.agents.get(name) else {
-        let text = format!("Agent {} not found or has no ACP URL.", shown(name));
-        refused(front, None, remote, No::NotFound, text.clone()).await;
-        return say::detail(StatusCode::NOT_FOUND, &text);
+    let agent = match registry::find(front, own, name).await {
+        Ok(Some(agent)) => agent,
+        Ok(None) => {
+            let text = format!("Agent {} not found or has no ACP URL.", shown(name));
+            refused(front, None, remote, No::NotFound, text.clone()).await;
+            return say::detail(StatusCode::NOT_FOUND, &text);
+        }
+        Err(error) => {
+            let no = No::Unavailable(STOPPING);
+            refused(front, None, remote, no, format!("the registered agents cannot be read: {error}")).await;
+            return say::no(no);
+        }
     };
     match &agent.mode {
-        Mode::Forward(to) => pass(front, own, agent, to, path, arrived).await,
+        Mode::Forward(to) => pass(front, &agent, to, path, arrived).await,
         Mode::Queue(trigger) => {
             let catalog = front.house.catalog();
             let source = catalog.triggers.get(trigger).and_then(|t| catalog.sources.get(&t.source)).cloned();
             match source {
-                Some(source) => queue(front, agent, &source, arrived).await,
+                Some(source) => queue(front, &agent, &source, arrived).await,
                 None => {
                     let text = format!("Agent {name} not found or has no ACP URL.");
                     refused(front, None, remote, No::NotFound, "a reload took the agent's trigger away").await;
@@ -56,7 +66,7 @@ pub(super) async fn answer(front: &Front, own: &Agentex, name: &str, path: &str,
 struct Read {
     head: http::request::Parts,
     whole: Whole,
-    remote: std::net::IpAddr,
+    remote: IpAddr,
     via: provider::Via,
 }
 
@@ -72,13 +82,31 @@ enum Coding {
 impl Coding {
     /// What is passed on by a key nobody reads here; what is signed is read for the key's name.
     fn of_forward(headers: &HeaderMap) -> Self {
-        let is_signed = headers.contains_key("x-hub-signature-256") || headers.contains_key("x-slack-signature");
-        if is_signed { Self::None } else { Self::Any }
+        if is_signed(headers) { Self::None } else { Self::Any }
     }
 }
 
-/// Reads the body within its cap; a stranger's is not read at all.
-async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived, coding: Coding) -> Result<Read, Response<Body>> {
+fn is_signed(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-hub-signature-256") || headers.contains_key("x-slack-signature")
+}
+
+/// How a request of an agent is read.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    coding: Coding,
+    /// Whose keys it is checked with; none: the trigger's own check stands in the file.
+    agent: Option<&'a AcpAgent>,
+}
+
+/// Reads the body within its cap; a stranger's is not read at all: neither that of an address that is not let in, nor that of
+/// a credential in the head that opens nothing. With the check that it has to pass.
+async fn read(
+    front: &Front,
+    source: &Arc<Source>,
+    arrived: Arrived,
+    how: How<'_>,
+) -> Result<(Read, Option<Gate>), Response<Body>> {
+    let How { coding, agent } = how;
     let Arrived { head, body, remote, via } = arrived;
     let ends = |mut response: Response<Body>| {
         webhook::end_connection(&mut response);
@@ -93,25 +121,41 @@ async fn read(front: &Front, source: &Arc<Source>, arrived: Arrived, coding: Cod
         let refused = ingest::turn_away(&front.house, source, Some(remote), No::AddressNotAllowed, why).await;
         return Err(ends(say::no(refused.no)));
     }
+    let by_head = agent.filter(|_| !is_signed(&head.headers));
+    let mut gate = None;
+    if let Some(agent) = by_head {
+        let asked = (&head.headers, &Bytes::new());
+        gate = Some(gated(front, agent, source, remote, asked).await.map_err(ends)?);
+    }
     let limit = source.webhook().map_or(0, |w| w.max_body);
     let rule = body::Rule { limit, timeouts: &front.options.timeouts, budget: &front.budget };
     let unsaid = HeaderMap::new();
     let headers = if coding == Coding::Any { &unsaid } else { &head.headers };
-    match body::read(headers, body, rule).await {
-        Ok(whole) => Ok(Read { head, whole, remote, via }),
+    let whole = match body::read(headers, body, rule).await {
+        Ok(whole) => whole,
         Err(error) => {
             refused(front, Some(&source.name), remote, error.no(), error.to_string()).await;
-            Err(ends(say::no(error.no())))
+            return Err(ends(say::no(error.no())));
         }
+    };
+    if let (None, Some(agent)) = (&gate, agent) {
+        gate = Some(gated(front, agent, source, remote, (&head.headers, &whole.bytes)).await?);
     }
+    Ok((Read { head, whole, remote, via }, gate))
 }
 
 /// The check that the request has to pass, or the answer to one that carries nothing to check.
-async fn gated(front: &Front, agent: &AcpAgent, source: &Source, read: &Read) -> Result<Gate, Response<Body>> {
-    match gate(front, &agent.name, &read.head.headers, &read.whole.bytes).await {
+async fn gated(
+    front: &Front,
+    agent: &AcpAgent,
+    source: &Source,
+    remote: IpAddr,
+    (headers, body): (&HeaderMap, &Bytes),
+) -> Result<Gate, Response<Body>> {
+    match gate(front, &agent.name, headers, body).await {
         Ok(gate) => Ok(gate),
         Err(Turned { no, status, told, code, reason }) => {
-            let refused = ingest::turn_away(&front.house, source, Some(read.remote), no, (code, reason)).await;
+            let refused = ingest::turn_away(&front.house, source, Some(remote), no, (code, reason)).await;
             // Not this no, but one that goes before it: an address, a limit on failures.
             Err(if refused.no == no { with_wait(say::detail(status, &told), no) } else { say::no(refused.no) })
         }
@@ -147,14 +191,7 @@ fn challenge(text: &str) -> Response<Body> {
     response
 }
 
-async fn pass(
-    front: &Front,
-    own: &Agentex,
-    agent: &Arc<AcpAgent>,
-    to: &Forward,
-    path: &str,
-    arrived: Arrived,
-) -> Response<Body> {
+async fn pass(front: &Front, agent: &Arc<AcpAgent>, to: &Forward, path: &str, arrived: Arrived) -> Response<Body> {
     let (source, remote) = (&agent.source, arrived.remote);
     if arrived.head.headers.contains_key(header::UPGRADE) {
         let reason = "it asks for another protocol (a WebSocket?), and forwards are single requests";
@@ -169,12 +206,9 @@ async fn pass(
         }
     };
     let coding = Coding::of_forward(&arrived.head.headers);
-    let read = match read(front, source, arrived, coding).await {
-        Ok(read) => read,
-        Err(response) => return response,
-    };
-    let gate = match gated(front, agent, source, &read).await {
-        Ok(gate) => gate,
+    let (read, gate) = match read(front, source, arrived, How { coding, agent: Some(agent) }).await {
+        Ok((read, Some(gate))) => (read, gate),
+        Ok((_, None)) => return say::no(No::NotVerified),
         Err(response) => return response,
     };
     let Passed { checks, hops, secret } = match ingest::let_by(&front.house, source, ring(&read, &gate)).await {
@@ -185,7 +219,7 @@ async fn pass(
         ingest::answered(&front.house, source, Some(remote), checks).await;
         return challenge(text);
     }
-    let Ok(place) = Arc::clone(&to.places).try_acquire_owned() else {
+    let Some(place) = to.places.take() else {
         let reason = format!("agent `{}` has as many requests as `max_concurrent` allows", agent.name);
         refused(front, Some(&source.name), remote, No::Full(FULL), reason).await;
         return with_wait(
@@ -204,8 +238,8 @@ async fn pass(
     forward::prove(&mut headers, &checked, &to.secrets, &front.house.clock);
     let mut request = http::Request::new(body.clone());
     (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method.clone(), target, headers);
-    let limits = FetchLimits { time_limit: to.time_limit, max_body: usize::MAX, reach: Reach::Any };
-    let (fetch, house, source) = (Arc::clone(&own.fetch), Arc::clone(&front.house), Arc::clone(source));
+    let limits = FetchLimits { time_limit: to.time_limit, max_body: usize::MAX, reach: to.reach };
+    let (fetch, house, source) = (Arc::clone(&to.fetch), Arc::clone(&front.house), Arc::clone(source));
     let (what, clock) = (format!("{} {}", read.head.method, shown(path)), front.house.clock.clone());
     // In a task of its own: a sender that resets its HTTP/2 stream, or a hard stop of the connection, drops this future, and
     // must not leave a forward without its record.
@@ -230,7 +264,7 @@ async fn pass(
 }
 
 /// The agent's answer, byte for byte; its place is free when the last byte is gone.
-fn handed_on(answer: Response<Pieces>, place: OwnedSemaphorePermit) -> Response<Body> {
+fn handed_on(answer: Response<Pieces>, place: Place) -> Response<Body> {
     let (head, pieces) = answer.into_parts();
     if head.status.is_informational() {
         return failure(&FetchError::Refused("the agent answered with another protocol".into()));
@@ -266,17 +300,10 @@ async fn queue(front: &Front, agent: &AcpAgent, source: &Arc<Source>, arrived: A
         return say::method("POST");
     }
     let is_ours = source.webhook().is_some_and(|w| w.preset.id == super::super::CONTRACT);
-    let read = match read(front, source, arrived, Coding::None).await {
+    let how = How { coding: Coding::None, agent: is_ours.then_some(agent) };
+    let (read, gate) = match read(front, source, arrived, how).await {
         Ok(read) => read,
         Err(response) => return response,
-    };
-    let gate = match is_ours {
-        true => match gated(front, agent, source, &read).await {
-            Ok(gate) => Some(gate),
-            Err(response) => return response,
-        },
-        // The trigger's own check stands in the file.
-        false => None,
     };
     if let Some((gate, text)) = gate.as_ref().and_then(|g| Some((g, g.challenge.as_ref()?))) {
         return match ingest::let_by(&front.house, source, ring(&read, gate)).await {

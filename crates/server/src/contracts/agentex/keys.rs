@@ -1,6 +1,7 @@
 //! The seven routes of keys, `/agent_api_keys`. A key's value is in the answer that makes it, and never again. An agent's id
 //! is its name, and a key's id is that of `doorbell keys`.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::access::{Covers, Want, check};
 use super::book::{self, Entry, KEY_NAME_MAX, KeyType, New};
-use super::{Agentex, FORWARD, KEYS, say};
+use super::{Agentex, FORWARD, KEYS, registry, say};
 use crate::body::{self, Body};
 use crate::front::Front;
 use crate::webhook::{self, Arrived};
@@ -24,6 +25,9 @@ use crate::webhook::{self, Arrived};
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// A value that somebody chose may be guessed if it is shorter; the contract's page shows none that is chosen.
 const EXTERNAL_BYTES_MIN: usize = 16;
+/// A secret that signs is guessed from one delivery if it is short: each guess costs whoever has it one HMAC. The one of the
+/// contract's page has 12.
+const SIGNING_BYTES_MIN: usize = 8;
 const VALUE_BYTES_MAX: usize = 4096;
 /// Keys on a page.
 const PAGE: (usize, usize) = (50, 1000);
@@ -76,7 +80,7 @@ pub(super) fn read(path: &str) -> Option<Ask> {
     }
 }
 
-fn decoded(text: &str) -> String {
+pub(super) fn decoded(text: &str) -> String {
     let pair = format!("n={}", text.replace('+', "%2B").replace('&', "%26"));
     form_urlencoded::parse(pair.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())
 }
@@ -96,19 +100,23 @@ pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAdd
         Ok(covers) => covers,
         Err(response) => return *response,
     };
+    let agents = match registry::names(front, own).await {
+        Ok(agents) => agents,
+        Err(error) => return say::broken(&error),
+    };
     let told = match (ask, &head.method) {
-        (Ask::Keys, &Method::GET) => list(front, own, &covers, &head).await,
-        (Ask::Keys, _) => match text(front, &head, body).await {
-            Ok(new) => create(front, own, new).await,
+        (Ask::Keys, &Method::GET) => list(front, &agents, &covers, &head).await,
+        (Ask::Keys, _) => match text(front, &head, body, BODY_BYTES_MAX).await {
+            Ok(new) => create(front, &agents, new).await,
             Err(response) => Err(response),
         },
-        (Ask::Trigger, &Method::POST) => match text(front, &head, body).await {
-            Ok(new) => trigger(front, own, new).await,
+        (Ask::Trigger, &Method::POST) => match text(front, &head, body, BODY_BYTES_MAX).await {
+            Ok(new) => trigger(front, own, &agents, new).await,
             Err(response) => Err(response),
         },
         // A key's id is never this word.
         (Ask::Trigger, _) => no_key("webhook-trigger"),
-        (Ask::Named(name), method) => match named(front, own, &covers, &name, &head).await {
+        (Ask::Named(name), method) => match named(front, &agents, &covers, &name, &head).await {
             Ok(entry) if *method == Method::DELETE => {
                 let said = format!("Agent API key with name '{name}' deleted");
                 delete(front, &entry, &said).await
@@ -116,7 +124,7 @@ pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAdd
             Ok(entry) => Ok(crate::reply::json(StatusCode::OK, &shown(&entry))),
             Err(response) => Err(response),
         },
-        (Ask::Id(id), method) => match by_id(front, own, &covers, &id).await {
+        (Ask::Id(id), method) => match by_id(front, &agents, &covers, &id).await {
             Ok(entry) if *method == Method::DELETE => {
                 let said = format!("Agent API key with ID {id} deleted");
                 delete(front, &entry, &said).await
@@ -129,10 +137,11 @@ pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAdd
 }
 
 /// The body, read as the document's JSON.
-async fn text<T: DeserializeOwned>(
+pub(super) async fn text<T: DeserializeOwned>(
     front: &Front,
     head: &Parts,
     body: hyper::body::Incoming,
+    limit: usize,
 ) -> Result<T, Box<Response<Body>>> {
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     // A form on a web page can send every other type without asking.
@@ -141,7 +150,7 @@ async fn text<T: DeserializeOwned>(
         webhook::end_connection(&mut response);
         return Err(Box::new(response));
     }
-    let rule = body::Rule { limit: BODY_BYTES_MAX, timeouts: &front.options.timeouts, budget: &front.budget };
+    let rule = body::Rule { limit, timeouts: &front.options.timeouts, budget: &front.budget };
     let whole = body::read(&head.headers, body, rule).await.map_err(|error| {
         let no = error.no();
         let mut response = say::failed(super::super::call::status(no), no.told());
@@ -152,17 +161,17 @@ async fn text<T: DeserializeOwned>(
 }
 
 /// The one agent that is named by id or by name.
-fn agent(own: &Agentex, id: Option<&str>, name: Option<&str>) -> Result<Name, Box<Response<Body>>> {
+fn agent(agents: &BTreeSet<Name>, id: Option<&str>, name: Option<&str>) -> Result<Name, Box<Response<Body>>> {
     let asked = match (id, name) {
         (Some(one), None) | (None, Some(one)) => one,
         (None, None) => return bad("Either agent_id or agent_name must be provided."),
         (Some(_), Some(_)) => return bad("Only one of agent_id and agent_name can be provided."),
     };
-    known(own, asked)
+    known(agents, asked)
 }
 
-fn known(own: &Agentex, asked: &str) -> Result<Name, Box<Response<Body>>> {
-    let found = own.agents.get(asked).map(|agent| agent.name.clone());
+fn known(agents: &BTreeSet<Name>, asked: &str) -> Result<Name, Box<Response<Body>>> {
+    let found = agents.get(asked).cloned();
     found.ok_or_else(|| {
         let text = format!("Agent {} not found.", super::super::call::shown(asked));
         Box::new(say::failed(StatusCode::NOT_FOUND, &text))
@@ -219,8 +228,8 @@ fn number(head: &Parts, name: &str, default: usize, most: usize) -> Result<usize
     }
 }
 
-async fn list(front: &Front, own: &Agentex, covers: &Covers, head: &Parts) -> Told {
-    let agent = agent(own, param(head, "agent_id")?.as_deref(), param(head, "agent_name")?.as_deref())?;
+async fn list(front: &Front, agents: &BTreeSet<Name>, covers: &Covers, head: &Parts) -> Told {
+    let agent = agent(agents, param(head, "agent_id")?.as_deref(), param(head, "agent_name")?.as_deref())?;
     if !covers.lets(&agent) {
         let text = format!("Agent {agent} not found.");
         return Err(Box::new(say::failed(StatusCode::NOT_FOUND, &text)));
@@ -232,10 +241,15 @@ async fn list(front: &Front, own: &Agentex, covers: &Covers, head: &Parts) -> To
     Ok(crate::reply::json(StatusCode::OK, &keys))
 }
 
-async fn by_id(front: &Front, own: &Agentex, covers: &Covers, id: &str) -> Result<Entry, Box<Response<Body>>> {
+async fn by_id(
+    front: &Front,
+    agents: &BTreeSet<Name>,
+    covers: &Covers,
+    id: &str,
+) -> Result<Entry, Box<Response<Body>>> {
     let entries = book::all(front).await.map_err(|e| broken(&e.into()))?;
     let found = entries.into_iter().find(|e| e.key.id.to_string() == id);
-    match found.filter(|e| covers.lets(&e.agent) && own.agents.contains_key(&e.agent)) {
+    match found.filter(|e| covers.lets(&e.agent) && agents.contains(&e.agent)) {
         Some(entry) => Ok(entry),
         None => no_key(id),
     }
@@ -243,12 +257,12 @@ async fn by_id(front: &Front, own: &Agentex, covers: &Covers, id: &str) -> Resul
 
 async fn named(
     front: &Front,
-    own: &Agentex,
+    agents: &BTreeSet<Name>,
     covers: &Covers,
     name: &str,
     head: &Parts,
 ) -> Result<Entry, Box<Response<Body>>> {
-    let agent = agent(own, param(head, "agent_id")?.as_deref(), param(head, "agent_name")?.as_deref())?;
+    let agent = agent(agents, param(head, "agent_id")?.as_deref(), param(head, "agent_name")?.as_deref())?;
     let kind = kind(param(head, "api_key_type")?.as_deref())?;
     let entries = book::all(front).await.map_err(|e| broken(&e.into()))?;
     let fits = |e: &Entry| e.agent == agent && e.kind == kind && e.name == name && covers.lets(&e.agent);
@@ -283,12 +297,17 @@ fn good_name(name: &str) -> Result<(), Box<Response<Body>>> {
     Ok(())
 }
 
-fn good_value(kind: KeyType, value: &str) -> Result<(), Box<Response<Body>>> {
+pub(super) fn good_value(kind: KeyType, value: &str) -> Result<(), Box<Response<Body>>> {
     if value.trim().is_empty() {
         return bad("An empty secret checks nothing.");
     }
     if kind == KeyType::External && value.len() < EXTERNAL_BYTES_MIN {
         return invalid(&format!("`api_key` has at least {EXTERNAL_BYTES_MIN} bytes; leave it out to have one made"));
+    }
+    if value.len() < SIGNING_BYTES_MIN {
+        let text =
+            format!("a secret that signs has at least {SIGNING_BYTES_MIN} bytes; make one with: openssl rand -hex 32");
+        return invalid(&text);
     }
     // What cannot stand in a header, or is mended on its way there, would never be found equal.
     let is_plain = value.bytes().all(|b| b.is_ascii_graphic() || (b == b' ' && kind != KeyType::External));
@@ -298,8 +317,8 @@ fn good_value(kind: KeyType, value: &str) -> Result<(), Box<Response<Body>>> {
     Ok(())
 }
 
-async fn create(front: &Front, own: &Agentex, new: Create) -> Told {
-    let agent = agent(own, new.agent_id.as_deref(), new.agent_name.as_deref())?;
+async fn create(front: &Front, agents: &BTreeSet<Name>, new: Create) -> Told {
+    let agent = agent(agents, new.agent_id.as_deref(), new.agent_name.as_deref())?;
     let kind = kind(new.api_key_type.as_deref())?;
     good_name(&new.name)?;
     if let Some(value) = &new.api_key {
@@ -323,7 +342,7 @@ async fn made(
 }
 
 /// A key and the URL to paste at the sender, in one call.
-async fn trigger(front: &Front, own: &Agentex, new: Trigger) -> Told {
+async fn trigger(front: &Front, own: &Agentex, agents: &BTreeSet<Name>, new: Trigger) -> Told {
     let kind = match new.source.as_deref().unwrap_or("github") {
         "github" => KeyType::Github,
         "slack" => KeyType::Slack,
@@ -348,7 +367,7 @@ async fn trigger(front: &Front, own: &Agentex, new: Trigger) -> Told {
     {
         return bad("`base_url` is no http or https URL.");
     }
-    let agent = known(own, &new.agent_name)?;
+    let agent = known(agents, &new.agent_name)?;
     let (entry, value) = made(front, &agent, kind, &new.name, new.secret).await?;
     let path = format!("{FORWARD}{agent}/{path}");
     let url = base.map(|base| format!("{}{path}", base.trim_end_matches('/')));

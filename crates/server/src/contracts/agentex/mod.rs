@@ -1,19 +1,23 @@
 //! Scale Agentex: requests to an agent's own routes, passed on after the check (`/agents/forward/name/{agent}/{path}`), and
-//! the keys that they are checked with (`/agent_api_keys`).
+//! the keys that they are checked with (`/agent_api_keys`); where it is switched on, agents register themselves (`/agents`).
 //!
 //! ```text
-//! forward  one request to an agent       gate   which of the agent's keys it has to be checked with
-//! keys     the seven routes of keys      access who may use them      book  keys as they are kept      say  answers
+//! forward  one request to an agent       gate     which of the agent's keys it has to be checked with    places  how many at once
+//! keys     the seven routes of keys      access   who may use them      book  keys as they are kept      say     answers
+//! agents   registering, and who is there          registry  agents that registered themselves
 //! ```
 //!
 //! A forward is an audited synchronous proxy and no run: nothing of it is stored but the decision. An agent with a trigger
 //! gets durable runs instead. Rule 16 of `docs/semantics.md`.
 
 mod access;
-mod book;
+mod agents;
+pub(crate) mod book;
 mod forward;
 mod gate;
 mod keys;
+mod places;
+mod registry;
 mod say;
 
 use std::collections::BTreeMap;
@@ -21,15 +25,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorbell_core::ports::Fetch;
+use doorbell_core::ingest;
+use doorbell_core::ports::{Fetch, Reach};
 use doorbell_core::source::Source;
 use doorbell_core::{Name, Secret};
 use http::{Response, Uri};
-use tokio::sync::Semaphore;
 
 use crate::body::Body;
 use crate::front::Front;
 use crate::webhook::Arrived;
+
+pub use agents::AGENTS;
+pub use book::sweep;
+pub use places::Places;
+pub use registry::{DoorOf, Judge, Registering};
 
 /// Where forwards begin.
 pub const FORWARD: &str = "/agents/forward/name/";
@@ -48,8 +57,8 @@ pub struct Agentex {
     pub public_url: Option<String>,
     /// The agents.
     pub agents: BTreeMap<Name, Arc<AcpAgent>>,
-    /// The way to them.
-    pub fetch: Arc<dyn Fetch>,
+    /// How agents register themselves; none: they do not.
+    pub registering: Option<Registering>,
 }
 
 /// Who may use the routes of keys.
@@ -81,14 +90,18 @@ pub enum Mode {
 
 /// How requests are passed on.
 pub struct Forward {
-    /// The agent's base URL, from the configuration: it may lead to an inner address.
+    /// The agent's base URL.
     pub acp_url: Uri,
     /// What the proof is signed with, the newest first.
     pub secrets: Vec<Secret>,
     /// For the head of an answer, and between two pieces of it.
     pub time_limit: Duration,
     /// Requests at once.
-    pub places: Arc<Semaphore>,
+    pub places: Arc<Places>,
+    /// The way there.
+    pub fetch: Arc<dyn Fetch>,
+    /// Which addresses it may lead to.
+    pub reach: Reach,
 }
 
 impl std::fmt::Debug for Agentex {
@@ -103,7 +116,13 @@ impl Agentex {
         for (name, agent) in &self.agents {
             if let Some(old) = old.agents.get(name) {
                 agent.source.adopt(&old.source);
+                if let (Mode::Forward(new), Mode::Forward(old)) = (&agent.mode, &old.mode) {
+                    new.places.adopt(&old.places);
+                }
             }
+        }
+        if let (Some(new), Some(old)) = (&self.registering, &old.registering) {
+            new.adopt(old);
         }
     }
 }
@@ -114,20 +133,38 @@ pub(super) enum Ask {
     /// The agent's name and the path behind it, as they came.
     Forward(String, String),
     Keys(keys::Ask),
+    Agents(agents::Ask),
 }
 
 /// What is asked, if the path is this contract's.
-pub(super) fn read(path: &str) -> Option<Ask> {
+pub(super) fn read(own: &Agentex, path: &str) -> Option<Ask> {
     if let Some((agent, rest)) = path.strip_prefix(FORWARD).and_then(|rest| rest.split_once('/')) {
         return Some(Ask::Forward(agent.to_owned(), rest.to_owned()));
     }
-    keys::read(path).map(Ask::Keys)
+    let of_agents = || own.registering.as_ref().and_then(|_| agents::read(path)).map(Ask::Agents);
+    keys::read(path).map(Ask::Keys).or_else(of_agents)
 }
 
 /// Answers one request.
 pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAddr, arrived: Arrived) -> Response<Body> {
     match ask {
         Ask::Forward(agent, path) => forward::answer(front, own, &agent, &path, arrived).await,
-        Ask::Keys(ask) => keys::answer(front, own, ask, socket, arrived).await,
+        Ask::Keys(ask) => {
+            let remote = arrived.remote;
+            recorded(front, remote, keys::answer(front, own, ask, socket, arrived).await).await
+        }
+        Ask::Agents(ask) => {
+            let remote = arrived.remote;
+            recorded(front, remote, agents::answer(front, own, ask, socket, arrived).await).await
+        }
     }
+}
+
+/// An answer of these routes, whose no is recorded: whoever makes keys and agents makes what opens doors.
+async fn recorded(front: &Front, remote: IpAddr, mut response: Response<Body>) -> Response<Body> {
+    if let Some(say::Reason(reason)) = response.extensions_mut().remove() {
+        let (no, code) = say::no_of(response.status());
+        ingest::refuse_call(&front.house, Some(remote), no, (code, reason.into())).await;
+    }
+    response
 }

@@ -232,7 +232,7 @@ async fn recorded(world: &World, statuses: &[u16]) {
 }
 
 /// What the document tells an agent to do with a request.
-fn proof(seen: &Seen, secret: &str) -> Result<String, &'static str> {
+pub(super) fn proof(seen: &Seen, secret: &str) -> Result<String, &'static str> {
     let digest = digest::digest(&digest::SHA256, &seen.body);
     if seen.header("content-digest") != format!("sha-256=:{}:", STANDARD.encode(digest.as_ref())) {
         return Err("another body");
@@ -466,4 +466,31 @@ async fn on_a_listener_of_its_own_nothing_else_answers() {
         let said = world.send(&format!("GET {path}\nx-api-key: {TOKEN}")).await;
         assert!(said.status == 404 && said.json()["detail"].is_null(), "only there: {} {}", said.status, said.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_gives_no_fresh_places() {
+    let world = World::start("").await;
+    let file = world.door.path().join("doorbell.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace("timeout = \"300ms\"", "timeout = \"30s\"");
+    let with = |more: &str| format!("{text}\n[contracts.agentex.agents.{more}]\nacp_url = \"http://192.0.2.1\"\n");
+    // What was loaded is known by an agent that is there.
+    let loaded = async |name: &str| {
+        let call = format!("GET /agent_api_keys?agent_name={name}\nx-api-key: {TOKEN}");
+        eventually("the new file is taken", || async { (world.send(&call).await.status == 200).then_some(()) }).await;
+    };
+    std::fs::write(&file, with("one-more")).unwrap();
+    loaded("one-more").await;
+    let key = world.external("slow").await;
+    let url = format!("{}/agents/forward/name/slow/stream", world.base());
+    let ask = || world.door.http.get(&url).header("x-agent-api-key", &key).send();
+    let first = ask().await.unwrap();
+    assert_eq!((first.status().as_u16(), ask().await.unwrap().status().as_u16()), (200, 429));
+    std::fs::write(&file, with("another")).unwrap();
+    loaded("another").await;
+    assert_eq!(ask().await.unwrap().status(), 429, "the one under way still has its place");
+    world.agent.go_on.notify_one();
+    assert!(first.text().await.unwrap().ends_with("two\n"));
+    world.agent.go_on.notify_one();
+    eventually("its place is free", || async { (ask().await.unwrap().status() == 200).then_some(()) }).await;
 }

@@ -91,11 +91,11 @@ fn listed(name: &str, kind: &str) -> Value {
     json!({ "id": "*", "agent_id": "reviewer", "created_at": "*", "name": name, "api_key_type": kind })
 }
 
-fn failed(code: u16) -> Value {
+pub(super) fn failed(code: u16) -> Value {
     json!({ "message": "*", "code": code, "data": null })
 }
 
-fn invalid() -> Value {
+pub(super) fn invalid() -> Value {
     json!({ "status_code": 10422, "message": "*", "data": null })
 }
 
@@ -384,4 +384,64 @@ async fn of_two_that_are_made_at_once_one_is_and_what_signs_is_kept_sealed() {
     let delete = format!("DELETE /agent_api_keys/{}\nx-api-key: {TOKEN}\n", id("agentex external ours"));
     assert_eq!(world.send(&delete).await.status, 200);
     assert_eq!(world.send(&call).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_signs_gets_another_secret_with_an_overlap_and_takes_no_short_one() {
+    let world = World::start("").await;
+    let door = &world.door;
+    let old = world.key(json!({"agent_name": "reviewer", "name": "acme/x", "api_key_type": "github"})).await;
+    let slack = json!({"agent_name": "reviewer", "name": "A1", "api_key_type": "slack", "api_key": "abcdefg12345"});
+    world.key(slack).await;
+    let keys = door.all("/keys").await;
+    let id = |name: &str| keys.iter().find(|k| k["name"] == name).unwrap()["id"].as_str().unwrap().to_owned();
+    let (github_id, slack_id) = (id("agentex github acme/x"), id("agentex slack A1"));
+    let rotate = |id: &str, how: Value| {
+        let path = format!("/keys/{id}/rotate");
+        async move { door.api_post(&path, how).await }
+    };
+    let (status, made) = rotate(&github_id, json!({})).await;
+    let new = made["key"].as_str().unwrap().to_owned();
+    assert!(status == 200 && new != old && made["overlap_until"].is_string(), "{status} {made}");
+    let body = r#"{"repository":{"full_name":"acme/x"}}"#;
+    let ring = async |secret: &str| world.send(&github("reviewer", secret, "application/json", body)).await.status;
+    assert_eq!((ring(&old).await, ring(&new).await), (200, 200), "both are good meanwhile");
+    let (status, made) = rotate(&github_id, json!({"overlap_seconds": 0})).await;
+    let newest = made["key"].as_str().unwrap().to_owned();
+    assert_eq!((status, ring(&old).await, ring(&new).await, ring(&newest).await), (200, 401, 401, 200));
+    // The value of the row itself opens nothing: only the signature does.
+    let call = format!("GET /agents/forward/name/reviewer/x\nx-agent-api-key: {newest}");
+    assert_eq!(world.send(&call).await.status, 401);
+    assert_eq!(rotate(&slack_id, json!({})).await.0, 400, "Slack makes it");
+    assert_eq!(rotate(&slack_id, json!({"key": "short"})).await.0, 400);
+    let (status, made) = rotate(&slack_id, json!({"key": "the-next-one-of-slack"})).await;
+    assert_eq!((status, made["key"].as_str()), (200, Some("the-next-one-of-slack")));
+    let event = r#"{"api_app_id":"A1","type":"event_callback","event_id":"Ev1"}"#;
+    for secret in ["abcdefg12345", "the-next-one-of-slack"] {
+        let request = super::slack("reviewer", secret, super::now(), "application/json", event);
+        assert_eq!(world.send(&request).await.status, 200, "{secret}");
+    }
+    let plain = door.api_post("/keys", json!({"name": "ci", "scopes": ["read"]})).await.1;
+    let chosen = rotate(plain["id"].as_str().unwrap(), json!({"key": "chosen-by-somebody"})).await;
+    assert_eq!(chosen.0, 400, "{}", chosen.1);
+    let post = |path: &str, body: Value| {
+        format!("POST /agent_api_keys{path}\nContent-Type: application/json\nx-api-key: {TOKEN}\n\n{body}")
+    };
+    let short = |kind: &str| json!({"agent_name": "reviewer", "name": "s", "api_key_type": kind, "api_key": "1234567"});
+    let trigger = json!({"agent_name": "reviewer", "name": "s", "secret": "x", "forward_path": "x"});
+    let listed = format!("GET /agent_api_keys?agent_name=queue&agent_nmae=x\nx-api-key: {TOKEN}");
+    let rows = [
+        row("github, short", post("", short("github")), 422, invalid()),
+        row("slack, short", post("", short("slack")), 422, invalid()),
+        row("a trigger's, short", post("/webhook-trigger", trigger), 422, invalid()),
+        row("a parameter that nobody knows is let be", listed, 200, json!([])),
+    ];
+    check(door, &world.base(), &rows).await;
+    let noes = crate::world::eventually("the noes are recorded", || async {
+        let all = door.all("/decisions").await;
+        let noes: Vec<Value> = all.into_iter().filter(|d| d["code"] == "invalid").collect();
+        (noes.len() == 3).then_some(noes)
+    })
+    .await;
+    assert!(noes.iter().all(|d| d["reason"].as_str().unwrap().contains("at least 8 bytes")), "{noes:?}");
 }

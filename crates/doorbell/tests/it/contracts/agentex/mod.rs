@@ -3,6 +3,7 @@
 mod forward;
 mod keys;
 mod queued;
+mod register;
 pub mod upstream;
 
 use aws_lc_rs::hmac;
