@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::encoding::ENCODINGS;
-use super::handshake::Handshake;
+use super::handshake::{Handshake, Wanted};
 use super::pairing::Pairing;
 use super::scheme::{Algorithm, HASHES, Scheme};
 use super::select::Place;
@@ -159,6 +159,12 @@ impl Preset {
             Scheme::Jwt(rule) => rule.url.is_some() && rule.key_set.is_none(),
             _ => false,
         }
+    }
+
+    /// Where the sender shows what is set as `verify_token`, when it asks whether this address is ours.
+    pub fn verify_token(&self) -> Option<&Place> {
+        let mut asked = self.handshakes.iter().flat_map(|h| &h.when);
+        asked.find_map(|(place, wanted)| (*wanted == Wanted::VerifyToken).then_some(place))
     }
 }
 

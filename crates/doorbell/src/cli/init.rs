@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use doorbell_core::Secret;
-use doorbell_core::provider::{self, Preset, Scheme, Signer, Verifier, VerifyOptions};
+use doorbell_core::provider::{self, Place, Preset, Scheme, Signer, Verifier, VerifyOptions};
 
 use super::Env;
 use super::fault::Fault;
@@ -103,6 +103,11 @@ impl Sender {
                 "# filter = 'event.type == \"…\"'              # CEL over event, data, headers and query; without it: all"
             }
         }
+    }
+
+    /// Whether it shows a token of ours when it asks if this address is ours. (Hubs show the topic, which is theirs.)
+    fn shows_a_token(&self) -> bool {
+        matches!(self.preset.verify_token(), Some(Place::Query(name)) if name.ends_with("verify_token"))
     }
 
     /// Who has to make what the source's secret is.
@@ -238,10 +243,16 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
         SecretFrom::Us | SecretFrom::Sender => format!("secret = {{ file = \"secrets/{name}\" }}"),
         SecretFrom::Nobody => "# no secret: anybody who reaches this address may ring".to_owned(),
     };
+    // A question by GET whether the address is ours: the sender shows a token that was typed in at its side.
+    let verify = match sender.shows_a_token() {
+        true => format!("verify_token = {{ file = \"secrets/{name}-verify-token\" }}\n"),
+        false => String::new(),
+    };
     let config = include_str!("init/doorbell.toml")
         .replace("@NAME@", name)
         .replace("@RULE@", &sender.rule())
         .replace("@SECRET@", &secret)
+        .replace("@VERIFY@", &verify)
         .replace("@FILTER@", sender.filter())
         .replace("@SENDER@", &sender.preset.name);
     let mut files = vec![
@@ -259,6 +270,14 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
             text: format!("{}\n", sender.secret()?),
             kind: Kind::Secret,
             about: "a fresh webhook secret, mode 0600",
+        });
+    }
+    if sender.shows_a_token() {
+        files.push(File {
+            path: format!("secrets/{name}-verify-token").into(),
+            text: format!("{}\n", private::random_text().context("no random numbers")?),
+            kind: Kind::Secret,
+            about: "a fresh verify token, mode 0600",
         });
     }
     files.push(File {
@@ -292,9 +311,13 @@ fn next_steps(dir: &Path, sender: &Sender) -> String {
         (SecretFrom::Us, _) => format!("\n  secret  the content of secrets/{name}"),
         (SecretFrom::Sender | SecretFrom::Nobody, _) => String::new(),
     };
+    let verify = match sender.shows_a_token() {
+        true => format!("\n  verify token  the content of secrets/{name}-verify-token"),
+        false => String::new(),
+    };
     format!(
         "\nNext:\n{go}{before}  doorbell check         is everything in order?\n  doorbell serve         accept and run\n\
-         {ring}\n\nThen tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}{secret}"
+         {ring}\n\nThen tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}{secret}{verify}"
     )
 }
 
@@ -359,11 +382,13 @@ mod tests {
             let (unsure, url, open) = (count("from third parties only"), count("signs the URL"), count("anybody"));
             let signs_url = preset.signs_public_url();
             assert_eq!((unsure, url), (usize::from(is_unconfirmed), usize::from(signs_url)), "{id}: {warnings:?}");
-            // Only its owner knows the token that such a sender shows.
-            let asks = count("without `verify_token`");
-            assert_eq!(asks, usize::from(["meta", "strava", "websub"].contains(&id.as_str())), "{id}: {warnings:?}");
-            let all = unsure + url + open + asks;
+            // Which topic it is about, only its owner knows.
+            let topic = usize::from(id == "websub");
+            assert_eq!(count("without `verify_token`"), topic, "{id}: {warnings:?}");
+            let all = unsure + url + open + topic;
             assert_eq!((open, warnings.len()), (usize::from(id == "none"), all), "{id}: {warnings:?}");
+            let asks = ["meta", "strava"].contains(&id.as_str());
+            assert_eq!(dir.path().join("secrets").join(format!("{id}-verify-token")).exists(), asks, "{id}");
             assert_eq!(text.contains("\nfilter = 'event.type != \"ping\"'"), id == "github", "{text}");
             assert!(told.contains(&format!("/hooks/{id}")), "{told}");
             assert_eq!(

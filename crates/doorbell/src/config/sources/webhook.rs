@@ -6,9 +6,7 @@ use std::time::Duration;
 use doorbell_core::allowed::Allowed;
 use doorbell_core::limits::{Limits, Meter, Meters};
 use doorbell_core::payload::{PayloadKind, PayloadRule};
-use doorbell_core::provider::{
-    BadSecret, Handshake, JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions, Wanted,
-};
+use doorbell_core::provider::{BadSecret, JwtAlgorithm, KeyCache, KeyForm, Preset, Scheme, VerifyOptions};
 use doorbell_core::seal::SecretName;
 use doorbell_core::source::{LiveVerifier, Recipe, Respond, SecretPlace, Webhook};
 use doorbell_core::{Name, Secret};
@@ -135,9 +133,8 @@ fn check_url(given: &Given<'_>, preset: &Preset, around: &Around<'_>) {
 
 /// Tells of what this sender has no use for, and warns where it asks for a token that is not there.
 fn check_idle(given: &Given<'_>, preset: &Preset, cx: &Cx<'_>) {
-    let asks = |h: &Handshake| h.when.iter().any(|(_, wanted)| *wanted == Wanted::VerifyToken);
     let key = format!("{}.verify_token", given.key);
-    match (&given.table.verify_token, preset.handshakes.iter().any(asks)) {
+    match (&given.table.verify_token, preset.verify_token().is_some()) {
         (Some(at), false) => {
             let problem = format!("`{}` asks for no verify token", preset.id);
             cx.report.error(at.offset, &key, problem, "Leave `verify_token` out.");
