@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use doorbell_core::ports::{Fetch, Runner};
-use doorbell_core::{Clock, Secret};
+use doorbell_core::{Clock, Secret, spelling};
 use serde_json::{Map, Value};
 
 pub use native::native;
@@ -65,7 +65,7 @@ pub fn build(kind: &str, given: &Map<String, Value>, context: &Context) -> Built
     match KINDS.iter().find(|k| k.name == kind) {
         Some(found) => (found.build)(given, context),
         None => {
-            let hint = settings::nearest(kind, KINDS.iter().map(|k| k.name));
+            let hint = spelling::hint(kind, KINDS.iter().map(|k| k.name));
             Err(vec![SettingFault::new("runner", format!("there is no runner `{kind}`"), hint)])
         }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use doorbell_core::Secret;
+use doorbell_core::{Secret, spelling};
 use serde_json::{Map, Value};
 
 use crate::Context;
@@ -45,15 +45,6 @@ fn behind(advice: &str) -> String {
     if advice.is_empty() { String::new() } else { format!(". {advice}") }
 }
 
-/// `Did you mean `x`?` if one of the names is near, else `Known: …`.
-pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    let near = known.clone().map(|name| (strsim::damerau_levenshtein(given, name), name)).min();
-    match near {
-        Some((distance, name)) if distance <= 1 + given.len() / 4 => format!("Did you mean `{name}`?"),
-        _ => format!("Known: {}.", known.collect::<Vec<_>>().join(", ")),
-    }
-}
-
 /// Reads keys and keeps the faults.
 pub(crate) struct Reader<'a> {
     given: &'a Map<String, Value>,
@@ -64,7 +55,7 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(given: &'a Map<String, Value>, known: &'static [Setting], context: &'a Context) -> Self {
         let unknown = given.keys().filter(|key| known.iter().all(|s| s.name != *key));
-        let hint = |key: &str| nearest(key, known.iter().map(|s| s.name));
+        let hint = |key: &str| spelling::hint(key, known.iter().map(|s| s.name));
         let faults = unknown.map(|key| SettingFault::new(key, "this is not a key of the runner", hint(key))).collect();
         Self { given, context, faults }
     }
@@ -222,11 +213,5 @@ mod tests {
         for bad in ["", "KiB", "-1 KiB", "1.5 KiB", "1 XiB", "99999999999999999999", "18446744073709551615 KiB"] {
             assert_eq!(measured(bad, sizes), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn an_unknown_name_is_told_the_nearest() {
-        assert_eq!(nearest("comand", ["command", "cwd"].into_iter()), "Did you mean `command`?");
-        assert_eq!(nearest("zzz", ["command", "cwd"].into_iter()), "Known: command, cwd.");
     }
 }

@@ -36,6 +36,7 @@ pub mod scope;
 pub mod seal;
 pub mod secret;
 pub mod source;
+pub mod spelling;
 pub mod template;
 pub mod trigger;
 pub mod vault;

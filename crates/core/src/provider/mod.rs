@@ -148,12 +148,6 @@ pub fn get(id: &str) -> Option<&'static Arc<Preset>> {
     preset_at(FILES.iter().position(|(file, _)| file.strip_suffix(".toml") == Some(id))?)
 }
 
-/// The id of the built-in preset nearest to `id`, for "did you mean".
-pub fn nearest(id: &str) -> Option<&'static str> {
-    let ids: Vec<&'static str> = FILES.iter().filter_map(|(file, _)| file.strip_suffix(".toml")).collect();
-    read::nearest(id, &ids)
-}
-
 /// File name and text of every built-in preset, for `doorbell providers` and the conformance test.
 pub fn files() -> &'static [(&'static str, &'static str)] {
     FILES

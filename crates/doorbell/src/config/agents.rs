@@ -11,13 +11,13 @@ use doorbell_core::retry::Retries;
 use serde_json::{Map, Value, json};
 
 use super::dress;
-use super::fault::{nearest, suggest};
 use super::secrets::{Secrets, for_agents, json_place};
 use super::section::{At, Json};
 use super::server::{above_zero, timeout};
 use super::values::{SecretAt, lasting_text};
 use super::written::{AgentTable, AgentWritten, BreakerTable, Named, RetriesTable, Written};
 use super::{Cx, Purpose};
+use doorbell_core::spelling::{hint, nearest};
 
 /// Runners that are planned.
 const LATER: &[&str] = &["a2a", "agentex", "llm"];
@@ -130,7 +130,7 @@ fn kind(common: &AgentTable, at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<
             format!("Built now: {}.", known.collect::<Vec<_>>().join(", ")),
         )
     } else {
-        (format!("there is no runner `{word:.80}`"), suggest(word, known))
+        (format!("there is no runner `{word:.80}`"), hint(word, known))
     };
     cx.report.error(runner.offset, &format!("{key}.runner"), problem, advice);
     None

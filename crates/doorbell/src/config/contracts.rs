@@ -13,12 +13,12 @@ use doorbell_server::contracts::{
 
 use super::Cx;
 use super::agentex;
-use super::fault::suggest;
 use super::secrets::Secrets;
 use super::section::At;
 use super::server::ServerSettings;
 use super::values::{ContractAuth, PatternWord};
 use super::written::{ContractTable, Named, ServeTable, Written};
+use doorbell_core::spelling::hint;
 
 mod collisions;
 
@@ -85,7 +85,7 @@ pub(super) fn contracts(
         let key = format!("contracts.{contract}");
         if !KNOWN.contains(&contract) {
             let problem = format!("there is no contract `{contract:.80}`");
-            cx.report.error(named.name.offset, &key, problem, suggest(contract, KNOWN.iter().copied()));
+            cx.report.error(named.name.offset, &key, problem, hint(contract, KNOWN.iter().copied()));
             continue;
         }
         let listen = listens.take(&named.table.listen, &key);

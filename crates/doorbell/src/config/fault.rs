@@ -202,28 +202,6 @@ fn cut(message: &str, at: usize) -> (String, String) {
     (message[..at].to_owned(), format!("{first}{}{end}", letters.as_str()))
 }
 
-/// The known word nearest to `word`, if one is near enough to be a slip of the hand.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    known
-        .into_iter()
-        .map(|k| (strsim::damerau_levenshtein(word, k), k))
-        // Of nothing every short word is a slip away.
-        .filter(|(distance, k)| !word.is_empty() && *distance <= 1 + k.len().max(word.len()) / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, k)| k)
-}
-
-/// `did you mean …?`, or which words there are.
-pub(super) fn suggest<'k>(word: &str, known: impl IntoIterator<Item = &'k str> + Clone) -> String {
-    match nearest(word, known.clone()) {
-        Some(near) => format!("Did you mean `{near}`?"),
-        None => {
-            let all: Vec<&str> = known.into_iter().collect();
-            if all.is_empty() { String::new() } else { format!("Known: {}.", all.join(", ")) }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,13 +214,5 @@ mod tests {
         let faults = report.into_faults();
         assert_eq!((faults[0].line, faults[0].column), (2, 5));
         assert_eq!((faults[1].line, faults[1].column), (3, 1));
-    }
-
-    #[test]
-    fn a_slip_of_the_hand_is_known_and_another_word_is_not() {
-        let known = ["timeout", "concurrency", "command"];
-        assert_eq!(nearest("timout", known), Some("timeout"));
-        assert_eq!(nearest("concurency", known), Some("concurrency"));
-        assert_eq!(nearest("colour", known), None);
     }
 }

@@ -8,11 +8,12 @@ use doorbell_core::provider::{self, Confidence, Preset, Scheme};
 use doorbell_server::contracts::CONTRACT;
 
 use super::Cx;
-use super::fault::{in_two, nearest};
+use super::fault::in_two;
 use super::section::At;
 use super::sources::Given;
 use super::values::Auth;
 use super::written::SourceTable;
+use doorbell_core::spelling::nearest;
 
 /// Built-in presets that are general methods: reached by `auth`, so that none of them is chosen by a slip.
 const METHODS: &[&str] = &["api-key", "basic", "bearer", "hmac", "none", "path-token"];

@@ -10,7 +10,8 @@ use serde::Deserialize as _;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::fault::{Report, nearest, suggest};
+use super::fault::Report;
+use doorbell_core::spelling::{hint, nearest};
 
 /// A value and where it stands in the text, as a byte offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,7 +209,7 @@ impl<'s, 'i, 'r> Section<'s, 'i, 'r> {
 fn advice(word: &str, known: &[&str]) -> String {
     match nearest(word, known.iter().copied()) {
         None if known.len() > 20 => "`doorbell check --schema` and docs/config.md list all keys.".into(),
-        _ => suggest(word, known.iter().copied()),
+        _ => hint(word, known.iter().copied()),
     }
 }
 

@@ -16,7 +16,6 @@ use doorbell_core::source::{DedupRule, Respond, SecretPlace, Source, Way, Webhoo
 use doorbell_core::trigger::Trigger;
 use serde_json::{Value, json};
 
-use super::fault::suggest;
 use super::paths::Taken;
 use super::secrets::Secrets;
 use super::section::At;
@@ -25,6 +24,7 @@ use super::triggers::{BySource, expression};
 use super::values::{OnDuplicateFailedWord, SourceKind, lasting_text};
 use super::written::{SourceTable, Written};
 use super::{Cx, Sender, agents};
+use doorbell_core::spelling::hint;
 
 mod webhook;
 
@@ -188,7 +188,7 @@ fn dedup(given: &Given<'_>, cx: &Cx<'_>) -> Option<DedupRule> {
         "body" => Some(DedupRule::Body),
         "none" => Some(DedupRule::Off),
         word if is_slip(word) => {
-            let advice = suggest(word, DEDUP_WORDS.iter().copied());
+            let advice = hint(word, DEDUP_WORDS.iter().copied());
             let problem = format!("`{word:.80}` is neither a word for this nor an expression");
             cx.report.error(at.offset, &format!("{}.dedup", given.key), problem, advice);
             None

@@ -33,7 +33,7 @@ macro_rules! words {
                 match text {
                     $($word => Some(Self::$variant),)+
                     _ => {
-                        let advice = match crate::config::fault::nearest(text, Self::WORDS.iter().copied()) {
+                        let advice = match doorbell_core::spelling::nearest(text, Self::WORDS.iter().copied()) {
                             Some(near) => format!("Did you mean \"{near}\"?"),
                             None => format!("Use one of \"{}\".", Self::WORDS.join("\", \"")),
                         };
