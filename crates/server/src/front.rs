@@ -36,6 +36,9 @@ pub(crate) struct Front {
     pub(crate) probe: Probe,
     /// The wires of other systems that are served.
     pub(crate) contracts: ArcSwap<Contracts>,
+    /// Held while agents of Agentex register or are deleted and while their keys are made, one at a time: each looks at what
+    /// the others change.
+    pub(crate) agents_turn: tokio::sync::Mutex<()>,
     /// When the use of each API key was last written down.
     pub(crate) uses: Uses,
     /// Tokens that opened nothing, by address.
@@ -53,6 +56,7 @@ impl Front {
             budget: Budget::new(options.limits.bodies_at_once),
             probe: Probe::default(),
             contracts: ArcSwap::default(),
+            agents_turn: tokio::sync::Mutex::default(),
             uses: Uses::default(),
             failures: Failures::default(),
             followers: AtomicUsize::new(0),

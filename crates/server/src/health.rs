@@ -10,7 +10,7 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use doorbell_core::keys::Right;
 use doorbell_core::ports::{QueueStats, StoreError};
-use http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri, Version};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -125,9 +125,9 @@ impl Told {
 }
 
 /// Who asks: a program on this machine, a token that may read everything, or anybody.
-async fn told(front: &Front, peer: Peer, uri: &Uri, headers: &HeaderMap) -> Told {
+async fn told(front: &Front, peer: Peer, line: (&Uri, Version), headers: &HeaderMap) -> Told {
     let via = peer::via(peer.socket, &front.options.trusted_proxies);
-    if is_on_this_machine(peer.socket, via, uri, headers) && !is_from_a_page(headers) {
+    if is_on_this_machine(peer.socket, via, line, headers) && !is_from_a_page(headers) {
         return Told::Details;
     }
     match auth::who(front, Some(peer.remote), headers).await {
@@ -153,9 +153,10 @@ pub(crate) async fn ready(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
 ) -> Response {
-    let told = told(&front, peer, &uri, &headers).await;
+    let told = told(&front, peer, (&uri, version), &headers).await;
     let mut reasons = Vec::new();
     match front.status.phase() {
         Phase::Starting => reasons.push("starting".to_owned()),

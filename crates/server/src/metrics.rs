@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use doorbell_core::Timestamp;
 use doorbell_core::ports::QueueStats;
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, Version, header};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 use crate::auth;
@@ -65,10 +65,11 @@ pub(crate) async fn render(
     State(front): State<Arc<Front>>,
     Extension(peer): Extension<Peer>,
     uri: Uri,
+    version: Version,
     headers: HeaderMap,
 ) -> Response {
     let via = peer::via(peer.socket, &front.options.trusted_proxies);
-    let is_local = is_on_this_machine(peer.socket, via, &uri, &headers) && !is_from_a_page(&headers);
+    let is_local = is_on_this_machine(peer.socket, via, (&uri, version), &headers) && !is_from_a_page(&headers);
     if !is_local && !auth::is_admin(&front, &headers) {
         return auth::unauthorized(&front, Some(peer.remote)).into_response();
     }

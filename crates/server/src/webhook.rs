@@ -15,7 +15,7 @@ use tokio::sync::broadcast;
 
 use crate::body::{self, Body};
 use crate::front::Front;
-use crate::{peer, reply, wait};
+use crate::{local, peer, reply, wait};
 
 /// What a sender is asked to wait while we stop: another process is up by then.
 pub(crate) const STOPPING: Duration = Duration::from_secs(5);
@@ -93,6 +93,13 @@ pub(crate) async fn ask(
     }
     if head.method != Method::POST {
         return stays(refuse(No::Method, format!("a {} came, and this source takes POST", head.method)).await);
+    }
+    // A source that checks nobody is still not for every page that somebody on this machine opens.
+    if matches!(webhook.preset.scheme, provider::Scheme::None)
+        && remote.is_some_and(|remote| local::is_a_strange_page(remote, via, &head.headers))
+    {
+        let reason = "a page of another site asked in a browser on this machine, and this source checks nobody";
+        return stays(refuse(No::AddressNotAllowed, reason.into()).await);
     }
     // A stranger's body is not worth its memory.
     if ingest::is_refused_unread(&front.house, source, remote) {

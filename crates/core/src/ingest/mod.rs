@@ -87,6 +87,12 @@ pub async fn greet(house: &House, source: &Arc<Source>, ring: Ring<'_>) -> Answe
                     house.store.note(handshake_decision(house, source, ring.remote, checks));
                     return Answer::Handshake(answer);
                 }
+                (Ok(()), Ok(None)) if sender::shows_a_token(webhook, &ring) => {
+                    checks.push(Check::failed("handshake", "the source's `verify_token`", "another one"));
+                    let reason =
+                        "the sender asked whether this address is ours, with another token than `verify_token`";
+                    Early::new(No::NotVerified, "not_a_handshake", reason)
+                }
                 (Ok(()), Ok(None)) => {
                     let reason = format!("a {} came that is not this sender's handshake", ring.request.method);
                     Early::new(No::NotVerified, "not_a_handshake", reason)

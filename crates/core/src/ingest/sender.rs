@@ -35,9 +35,29 @@ pub(super) async fn check(
         }
         Err(refusal) => {
             checks.push(Check::failed("signature", refusal.wanted(), refusal.seen()));
-            Err(Early::new(No::NotVerified, refusal.code(), refusal.to_string()))
+            let reason = match (&refusal, signed_url(verifier, &ring)) {
+                (Refusal::SignatureMismatch { .. }, Some(url)) => {
+                    format!(
+                        "{refusal}, or the sender knows this address by another URL than `{url}` (server.public_url)"
+                    )
+                }
+                _ => refusal.to_string(),
+            };
+            Err(Early::new(No::NotVerified, refusal.code(), reason))
         }
     }
+}
+
+/// Whether the request shows a token as this sender does when it asks if an address is ours.
+pub(super) fn shows_a_token(webhook: &Webhook, ring: &Ring<'_>) -> bool {
+    let place = webhook.preset.verify_token();
+    place.is_some_and(|place| place.text(&ring.request, &serde_json::Value::Null).is_some())
+}
+
+/// The URL that it was checked against, where the sender signs it; without the query, which may hold secrets.
+fn signed_url<'r>(verifier: &Verifier, ring: &Ring<'r>) -> Option<&'r str> {
+    let url = ring.request.url.filter(|_| verifier.preset().signs_public_url())?;
+    Some(url.split('?').next().unwrap_or(url))
 }
 
 /// Checks a request whose key is fetched. Where the key may be what is wrong, with the one that stands there now.

@@ -161,6 +161,14 @@ impl Preset {
         }
     }
 
+    /// Whether a signature of this sender may fit several bodies: it is made of other parts of the request.
+    pub fn leaves_body_unsigned(&self) -> bool {
+        match &self.scheme {
+            Scheme::Signed(signed) => signed.digest.is_none() && !signed.templates.iter().all(Template::covers_body),
+            _ => false,
+        }
+    }
+
     /// Where the sender shows what is set as `verify_token`, when it asks whether this address is ours.
     pub fn verify_token(&self) -> Option<&Place> {
         let mut asked = self.handshakes.iter().flat_map(|h| &h.when);

@@ -49,6 +49,11 @@ pub(super) fn preset(given: &Given<'_>, cx: &Cx<'_>) -> Option<Arc<Preset>> {
         let problem = "this way in takes events from anybody who can reach it";
         cx.report.warning(offset, &given.key, problem, "Use a provider or another `auth` if the sender can sign.");
     }
+    if let Some(custom) = table.custom.as_ref().filter(|_| preset.leaves_body_unsigned()) {
+        let problem = "the signature does not cover the body, so whoever sees one request can send any body with it";
+        let advice = "If the sender signs it, add {body} to `signed`.";
+        cx.report.warning(custom.offset, &format!("{}.custom", given.key), problem, advice);
+    }
     if preset.confidence == Confidence::Secondary {
         let offset = table.provider.as_ref().map_or(given.name.offset, |p| p.offset);
         let problem = format!(

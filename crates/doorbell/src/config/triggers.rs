@@ -50,6 +50,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
     let max_payload_chars = above_zero(&table.max_payload_chars, &format!("{key}.max_payload_chars"), cx);
     let max_payload_chars = max_payload_chars.map(|n| n as usize).or(dress.max_payload_chars);
     check_sense(table, written, &key, cx);
+    check_key(&table.key, &key, cx);
     let when_full = if table.when_full.is_some() { when_full(table) } else { dress.when_full };
     Some(Trigger {
         name: name?,
@@ -159,6 +160,17 @@ fn agent(named: &Named<TriggerWritten>, written: &Written, key: &str, cx: &Cx<'_
         return None;
     }
     Name::new(&at.value).ok()
+}
+
+/// Warns of a path where a template is meant: beside `filter`, which is an expression, the braces are easily left out.
+fn check_key(written: &Option<At<String>>, key: &str, cx: &Cx<'_>) {
+    let Some(at) = written.as_ref().filter(|at| !at.value.contains("{{") && !at.value.contains("{%")) else { return };
+    let is_path = ["data.", "event.", "headers.", "headers[", "query."].iter().any(|begin| at.value.starts_with(begin));
+    if is_path {
+        let problem = format!("`{:.80}` is a text, the same for all events, so all runs go one at a time", at.value);
+        let advice = format!("Write \"{{{{ {:.80} }}}}\" for its value.", at.value);
+        cx.report.warning(at.offset, &format!("{key}.key"), problem, advice);
+    }
 }
 
 /// Keys that would do nothing.

@@ -75,6 +75,46 @@ async fn a_host_name_lets_in_what_it_resolves_to_and_no_header_helps() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_another_site_rings_nothing_that_checks_nobody() {
+    let agent = HttpAgent::start().await;
+    let text = config(&agent, "", "")
+        .replace("provider = \"github\"\nsecret = { env = \"TEST_SECRET\" }", "auth = \"none\"")
+        + "[contracts.aether.serve.door]\ntrigger = \"ring\"\npath = \"/trigger\"\n";
+    let door = Door::start(&text).await;
+    for path in ["/hooks/ring", "/trigger"] {
+        for origin in ["http://evil.example", "null"] {
+            let said = send(door.http.post(door.url(path)).header("origin", origin).body("{}")).await;
+            assert_eq!(said.status, 403, "{path} {origin}");
+        }
+    }
+    let told = eventually("the noes are recorded", || async {
+        Some(door.all("/decisions").await).filter(|seen| seen.len() == 4)
+    })
+    .await;
+    assert!(told.iter().all(|d| d["reason"].as_str().unwrap().contains("a page of another site")), "{told:?}");
+    let own = door.http.post(door.url("/hooks/ring")).header("origin", "http://localhost:3000").body("{\"n\":1}");
+    assert_eq!(send(own).await.status, 200, "the contract has it wait for the run");
+    assert_eq!(send(door.http.post(door.url("/hooks/ring")).body("{\"n\":2}")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_signs_another_url_is_told_which_one_was_checked() {
+    let agent = HttpAgent::start().await;
+    let text = config(&agent, "public_url = \"https://door.example.com\"", "").replace("\"github\"", "\"twilio\"");
+    let door = Door::start(&text).await;
+    let request = door
+        .http
+        .post(door.url("/hooks/ring?token=hidden"))
+        .header("x-twilio-signature", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let said = send(request.header("content-type", "application/x-www-form-urlencoded").body("A=1")).await;
+    assert_eq!(said.status, 401);
+    let told = eventually("it is recorded", || async { door.all("/decisions").await.into_iter().next() }).await;
+    let reason = told["reason"].as_str().unwrap();
+    assert!(reason.contains("`https://door.example.com/hooks/ring` (server.public_url)"), "{told}");
+    assert!(!told.to_string().contains("hidden"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_answers_429_with_the_seconds_to_wait_and_is_recorded() {
     let agent = HttpAgent::start().await;
     let door = Door::start(&config(&agent, "", "rate_limit = \"2/h\"")).await;

@@ -59,6 +59,12 @@ async fn a_sender_s_question_is_answered_and_a_stranger_s_is_not() {
     let said = ask(&door, Method::GET, wrong, &[]).await;
     assert_eq!(said.status, 401);
     assert!(!said.body.contains("1158201444"));
+    let told = eventually("the wrong token is told", || async {
+        decisions(&door, "source=meta&kind=rejected").await.into_iter().next()
+    })
+    .await;
+    assert_eq!(told["checks"][0]["wanted"], "the source's `verify_token`", "{told}");
+    assert!(told["reason"].as_str().unwrap().contains("another token"), "{told}");
 
     let said = ask(&door, Method::GET, "/hooks/dropbox?challenge=5w1ML9ZbEcQ", &[]).await;
     assert_eq!((said.status, said.body.as_str()), (200, "5w1ML9ZbEcQ"));

@@ -95,6 +95,9 @@ async fn trigger(front: &Front, served: Option<(&Served, &Datalayer)>, id: &str,
         refused(front, None, remote, No::NotFound, text.clone()).await;
         return detail(StatusCode::NOT_FOUND, text);
     };
+    // Here it is a name that senders give themselves, and was looked at.
+    let mut arrived = arrived;
+    arrived.head.headers.remove(header::ORIGIN);
     let asked = webhook::ask(front, &found.source, arrived, None).await;
     let mut response = match asked.answer {
         Answer::Taken(taken) => taken_response(id, &taken),

@@ -69,7 +69,11 @@ pub(super) async fn check(
         Err(Box::new(say::failed(status, text)))
     };
     let Some(offered) = offered.or_else(|| headers.contains_key(header::AUTHORIZATION).then_some("")) else {
-        return match (access, is_from_a_page(headers), is_on_this_machine(socket, via, &head.uri, headers)) {
+        return match (
+            access,
+            is_from_a_page(headers),
+            is_on_this_machine(socket, via, (&head.uri, head.version), headers),
+        ) {
             (Access::Loopback, false, true) => Ok(Covers::All),
             (Access::Loopback, true, _) => refuse(StatusCode::FORBIDDEN, "Cross-origin request refused"),
             _ if want == Want::Register => {

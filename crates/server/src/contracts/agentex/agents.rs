@@ -138,6 +138,7 @@ async fn register(front: &Front, own: &Agentex, registering: &Registering, cover
     if let Err(why) = (registering.judge)(&said.acp_url) {
         return invalid(&format!("`acp_url` is not taken: {why}"));
     }
+    let _turn = front.agents_turn.lock().await;
     check_free(front, own, &name)?;
     let kept = front.house.store.registrations().await.map_err(|e| broken(e.into()))?;
     let before = kept.iter().find(|agent| agent.name == name);
@@ -164,6 +165,11 @@ async fn register(front: &Front, own: &Agentex, registering: &Registering, cover
         created_at: now,
         registered_at: now,
     };
+    if before.is_none() {
+        // Keys that somebody of this name left behind, an agent that the file named for one, are not this one's.
+        end_keys(front, &agent.name).await?;
+        registry::forget_secret(front, &agent.name).await.map_err(broken)?;
+    }
     let (agent, secret) = registry::keep(front, agent).await.map_err(broken)?;
     if moved {
         // Its path may hold a token.
@@ -234,21 +240,28 @@ async fn show(front: &Front, own: &Agentex, covers: &Covers, name: &str) -> Told
     }
 }
 
+/// Ends every key under a name.
+async fn end_keys(front: &Front, name: &Name) -> Result<(), Box<Response<Body>>> {
+    for entry in book::all(front).await.map_err(|e| broken(e.into()))? {
+        if entry.agent == *name {
+            book::remove(front, &entry).await.map_err(broken)?;
+        }
+    }
+    Ok(())
+}
+
 async fn remove(front: &Front, own: &Agentex, registering: &Registering, covers: &Covers, asked: &str) -> Told {
     let Some(name) = Name::new(asked).ok().filter(|name| covers.lets(name)) else { return no_agent(asked) };
     if own.agents.contains_key(&name) {
         let text = format!("Agent {name} stands in the configuration: take it out there.");
         return failed(StatusCode::CONFLICT, &text);
     }
+    let _turn = front.agents_turn.lock().await;
     if front.house.store.registration(name.clone()).await.map_err(|e| broken(e.into()))?.is_none() {
         return no_agent(asked);
     }
     // Whoever takes the name next is another agent: no key of this one opens it. First, so that a crash leaves none behind.
-    for entry in book::all(front).await.map_err(|e| broken(e.into()))? {
-        if entry.agent == name {
-            book::remove(front, &entry).await.map_err(broken)?;
-        }
-    }
+    end_keys(front, &name).await?;
     match registry::remove(front, registering, &name).await {
         Ok(()) => {}
         Err(VaultError::Store(StoreError::NotFound(_))) => return no_agent(asked),

@@ -107,7 +107,7 @@ pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAdd
     let told = match (ask, &head.method) {
         (Ask::Keys, &Method::GET) => list(front, &agents, &covers, &head).await,
         (Ask::Keys, _) => match text(front, &head, body, BODY_BYTES_MAX).await {
-            Ok(new) => create(front, &agents, new).await,
+            Ok(new) => create(front, own, &agents, new).await,
             Err(response) => Err(response),
         },
         (Ask::Trigger, &Method::POST) => match text(front, &head, body, BODY_BYTES_MAX).await {
@@ -317,26 +317,30 @@ pub(super) fn good_value(kind: KeyType, value: &str) -> Result<(), Box<Response<
     Ok(())
 }
 
-async fn create(front: &Front, agents: &BTreeSet<Name>, new: Create) -> Told {
+async fn create(front: &Front, own: &Agentex, agents: &BTreeSet<Name>, new: Create) -> Told {
     let agent = agent(agents, new.agent_id.as_deref(), new.agent_name.as_deref())?;
     let kind = kind(new.api_key_type.as_deref())?;
     good_name(&new.name)?;
     if let Some(value) = &new.api_key {
         good_value(kind, value)?;
     }
-    let (entry, value) = made(front, &agent, kind, &new.name, new.api_key).await?;
+    let (entry, value) = made((front, own), &agent, kind, &new.name, new.api_key).await?;
     let mut told = shown(&entry);
     told["api_key"] = json!(value.expose());
     Ok(crate::reply::json(StatusCode::OK, &told))
 }
 
 async fn made(
-    front: &Front,
+    (front, own): (&Front, &Agentex),
     agent: &Name,
     kind: KeyType,
     name: &str,
     value: Option<String>,
 ) -> Result<(Entry, Secret), Box<Response<Body>>> {
+    let _turn = front.agents_turn.lock().await;
+    // It was there before the body was read; a key must not wait for whoever takes the name next.
+    let agents = registry::names(front, own).await.map_err(|e| broken(&e.into()))?;
+    known(&agents, agent.as_str())?;
     let new = New { agent, kind, name, value: value.map(Secret::new) };
     book::add(front, new).await.map_err(|e| broken(&e))
 }
@@ -368,7 +372,7 @@ async fn trigger(front: &Front, own: &Agentex, agents: &BTreeSet<Name>, new: Tri
         return bad("`base_url` is no http or https URL.");
     }
     let agent = known(agents, &new.agent_name)?;
-    let (entry, value) = made(front, &agent, kind, &new.name, new.secret).await?;
+    let (entry, value) = made((front, own), &agent, kind, &new.name, new.secret).await?;
     let path = format!("{FORWARD}{agent}/{path}");
     let url = base.map(|base| format!("{}{path}", base.trim_end_matches('/')));
     let told = json!({

@@ -137,6 +137,11 @@ pub(super) async fn keep(front: &Front, agent: Registration) -> Result<(Registra
 pub(super) async fn remove(front: &Front, registering: &Registering, name: &Name) -> Result<(), VaultError> {
     front.house.store.remove_registration(name.clone()).await?;
     registering.forget(name);
+    forget_secret(front, name).await
+}
+
+/// Takes the secret that a name's forwards were signed with, if one is left.
+pub(super) async fn forget_secret(front: &Front, name: &Name) -> Result<(), VaultError> {
     match front.house.vault().remove(&place(name)?).await {
         Ok(()) | Err(VaultError::Store(StoreError::NotFound(_))) => Ok(()),
         Err(error) => Err(error),
