@@ -251,6 +251,11 @@ fn acp_url(at: &At<String>, key: &str, cx: &Cx<'_>) -> Option<Uri> {
     base(&at.value).map_err(|(problem, advice)| cx.report.error(at.offset, key, problem, advice)).ok()
 }
 
+/// Whether a path climbs, also as it may be written for a URL: what is called would not be what was signed.
+fn has_dots(path: &str) -> bool {
+    path.to_ascii_lowercase().replace("%2e", ".").split('/').any(|part| part == "." || part.contains(".."))
+}
+
 /// What an agent's paths lie below; else what is wrong and what to do.
 fn base(text: &str) -> Result<Uri, (&'static str, &'static str)> {
     let example = "Write for example \"http://10.0.0.5:8000\".";
@@ -262,7 +267,7 @@ fn base(text: &str) -> Result<Uri, (&'static str, &'static str)> {
     if authority.as_str().contains('@') {
         return Err(("a URL that carries a name or password is told in logs", "Leave them out."));
     }
-    if url.query().is_some() || doorbell_core::forward::target(&url, "", None).is_err() || url.path().contains("..") {
+    if url.query().is_some() || doorbell_core::forward::target(&url, "", None).is_err() || has_dots(url.path()) {
         return Err(("the base of an agent's paths has no query and no dots", example));
     }
     Ok(url)

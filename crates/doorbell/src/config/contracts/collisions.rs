@@ -54,7 +54,10 @@ impl<'a> Listens<'a> {
 /// Whether two addresses differ and yet have an address in common.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
-    one != other && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && is_any
+    // `[::]` takes the addresses of IPv4 too (Linux, unless it is told otherwise), and no other of IPv6 does.
+    let takes = |any: SocketAddr| any.ip().is_unspecified() && any.is_ipv6();
+    let is_one_kind = one.is_ipv4() == other.is_ipv4() || takes(one) || takes(other);
+    one != other && one.port() == other.port() && is_one_kind && is_any
 }
 
 /// What a listener of a contract's own tells of itself (`/health`, `/status`) is of one kind, and in Aether's words it is

@@ -177,3 +177,45 @@ async fn a_registration_stands_in_nobodys_place_and_leads_to_no_address_that_is_
     ];
     check(&open.door, &open.base(), &rows).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_a_name_is_opened_by_no_key_that_was_left_under_it() {
+    let world = World::start(ON).await;
+    let url = world.agent.url();
+    let file = world.door.path().join("doorbell.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let status = async |request: String| world.send(&request).await.status;
+    let there = |name: &str| owner(&format!("GET /agents/{name}"));
+    std::fs::write(&file, format!("{text}\n[contracts.agentex.agents.conf]\nacp_url = \"{url}\"\n")).unwrap();
+    eventually("it stands in the file", || async { (status(there("conf")).await == 200).then_some(()) }).await;
+    let key = world.external("conf").await;
+    assert_eq!(status(get("conf", "x", &key)).await, 200);
+    std::fs::write(&file, &text).unwrap();
+    eventually("it was taken out", || async { (status(there("conf")).await == 404).then_some(()) }).await;
+    assert_eq!(status(register(&basic(TOKEN), &agent("conf", &url))).await, 200);
+    assert_eq!(status(get("conf", "x", &key)).await, 401, "a key of the agent that the file named");
+
+    // Keys are made, the agent is deleted and registers again, all at once.
+    for round in 0..5 {
+        let new = |n: u32| {
+            let body = json!({"agent_name": "conf", "name": format!("k{round}-{n}"), "api_key_type": "external"});
+            format!("POST /agent_api_keys\nContent-Type: application/json\nx-api-key: {TOKEN}\n\n{body}")
+        };
+        let (delete, again) = (owner("DELETE /agents/conf"), register(&basic(TOKEN), &agent("conf", &url)));
+        let news: Vec<String> = (0..6).map(new).collect();
+        let making = futures::future::join_all(news.iter().map(|request| world.send(request)));
+        let (made, _, _) = tokio::join!(making, world.send(&delete), world.send(&again));
+        let keys: Vec<String> =
+            made.iter().filter_map(|said| said.json()["api_key"].as_str().map(str::to_owned)).collect();
+        let said = status(get("conf", "x", "nobodys")).await;
+        assert!([401, 404].contains(&said), "registered with its secret, or not at all: {said}");
+        // Whatever came first: after one more end and beginning none of them opens, and the agent is reached.
+        status(delete).await;
+        assert_eq!(status(again).await, 200);
+        for key in keys {
+            assert_eq!(status(get("conf", "x", &key)).await, 401);
+        }
+        let key = world.external("conf").await;
+        assert_eq!(status(get("conf", "x", &key)).await, 200, "its forwards are signed");
+    }
+}
