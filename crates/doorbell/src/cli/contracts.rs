@@ -29,8 +29,8 @@ pub(super) struct ContractsArgs {
 const COLUMNS: &[Column] = &[
     Column::text("CONTRACT", "contract"),
     Column::id("ID", "id"),
-    Column::id("LISTENER", "listen"),
-    Column::text("PATH", "path").at_least(24),
+    Column::id("LISTENER", "listen").spared(2),
+    Column::id("PATH", "path"),
     Column::text("TRIGGER", "trigger"),
     Column::text("AGENT", "agent").spared(1),
     Column::text("PASSED ON TO", "forwards_to"),
@@ -39,7 +39,7 @@ const COLUMNS: &[Column] = &[
 /// Agents that no run goes to: they are no agents of the file, and their requests are passed on.
 const FORWARDS: &[Column] = &[
     Column::id("NAME", "id"),
-    Column::text("PATH", "path").at_least(24),
+    Column::id("PATH", "path"),
     Column::id("LISTENER", "listen"),
     Column::text("PASSED ON TO", "forwards_to"),
 ];
@@ -54,7 +54,7 @@ const MOST: u32 = 500;
 pub(super) async fn run(args: ContractsArgs, cx: &Context) -> Result<Exit> {
     let client = args.asking.client(cx)?;
     let empty = "No contract is served: add a [contracts.NAME] table to doorbell.toml.";
-    Listing { path: "contracts", filters: Vec::new(), columns: COLUMNS, empty }
+    Listing { path: "contracts", filters: Vec::new(), columns: COLUMNS, empty, none: "No such contract is served." }
         .print(cx, &client, &args.paging, args.asking.format)
         .await
 }

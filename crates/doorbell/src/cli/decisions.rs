@@ -66,8 +66,8 @@ const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
     Column::word("DECISION", "kind").unless("code", "paired"),
     Column::id("SOURCE", "source"),
-    Column::id("CODE", "code").spared(3),
-    Column::text("REASON", "reason").at_least(32),
+    Column::id("CODE", "code"),
+    Column::text("REASON", "reason").at_least(24).spared(3),
     Column::id("EVENT", "event_id").spared(1),
     Column::id("FROM", "remote").spared(2),
     Column::age("WHEN", "created_at"),
@@ -85,9 +85,15 @@ pub(super) async fn run(args: DecisionsArgs, cx: &Context) -> Result<Exit> {
             filters.extend(list.kind.map(|k| ("kind", k.to_string())));
             filters.extend(list.event.map(|e| ("event", e.to_string())));
             let client = args.asking.client(cx)?;
-            Listing { path: "decisions", filters, columns: COLUMNS, empty: "The door has answered no such request." }
-                .print(cx, &client, &list.happened.paging, args.asking.format)
-                .await
+            Listing {
+                path: "decisions",
+                filters,
+                columns: COLUMNS,
+                empty: "The door has answered no such request.",
+                none: "The door has answered no such request.",
+            }
+            .print(cx, &client, &list.happened.paging, args.asking.format)
+            .await
         }
         Verb::Show { id } => {
             let Some(decision) = args.asking.fetch(cx, &format!("decisions/{id}")).await? else {
