@@ -73,3 +73,23 @@ pub(super) async fn forwards(cx: &Context, client: &Client) -> Result<()> {
     cx.screen.line("\nAgents that requests are passed on to, by the contract agentex:")?;
     cx.screen.line(table::render(&cx.screen, FORWARDS, &passed, cx.clock.now()))
 }
+
+#[cfg(test)]
+mod tests {
+    use doorbell_core::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::screen::Screen;
+
+    #[test]
+    fn a_path_is_never_cut() {
+        let path = "/agents/forward/name/a-reviewer-of-pull-requests/";
+        let item = json!({
+            "contract": "agentex", "id": "a-reviewer", "listen": "127.0.0.1:8081", "path": path, "trigger": "reviews-of-all",
+            "agent": "reviewer-of-all",
+        });
+        let shown = table::render(&Screen::wide(80), COLUMNS, &[item], Timestamp::default());
+        assert!(shown.contains(path), "{shown}");
+    }
+}

@@ -144,6 +144,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn at_80_columns_the_code_stays_whole_and_a_reason_that_would_be_cut_to_nothing_goes() {
+        let decision = json!({
+            "id": "dec_000000000000000000", "kind": "rejected", "code": "signature_mismatch", "source": "github",
+            "reason": "not verified: wanted a signature made with this source's secret", "remote": "127.0.0.1",
+            "created_at": "1970-01-01T00:00:00Z",
+        });
+        let at = |width| {
+            let items = std::slice::from_ref(&decision);
+            crate::cli::table::render(&Screen::wide(width), COLUMNS, items, Timestamp::from_secs(5))
+        };
+        let narrow = at(80);
+        assert!(narrow.contains("signature_mismatch") && !narrow.contains("REASON"), "{narrow}");
+        let wide = at(120);
+        assert!(wide.contains("signature_mismatch") && wide.contains("not verified: wanted"), "{wide}");
+        assert!([&narrow, &wide].iter().all(|t| t.lines().all(|l| l.chars().count() <= 120)));
+    }
+
+    #[test]
     fn a_decision_tells_each_check_with_what_was_wanted_and_seen() {
         let decision = json!({
             "id": "dec_1", "kind": "rejected", "code": "signature_mismatch", "source": "github",
