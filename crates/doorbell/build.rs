@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+#[expect(clippy::disallowed_methods, reason = "Cargo tells a build script of its target by the environment alone")]
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     let var = |name| std::env::var(name).unwrap_or_default();

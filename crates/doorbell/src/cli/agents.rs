@@ -12,9 +12,15 @@ use super::fault::Exit;
 use super::list::{Asking, Listing, Paging, each};
 use super::table::{Column, member, text};
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell agents                    who can be run, and what is queued
+  doorbell agents pause reviewer     hold its runs; events are still accepted
+  doorbell agents resume reviewer";
+
 /// Arguments of `doorbell agents`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct AgentsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -67,9 +73,15 @@ pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
     match verb {
         Verb::List(paging) => {
             let empty = "There are no agents: add an [agents.NAME] table to doorbell.toml.";
-            let exit = Listing { path: "agents", filters: Vec::new(), columns: COLUMNS, empty }
-                .print(cx, &client, &paging, args.asking.format)
-                .await?;
+            let exit = Listing {
+                path: "agents",
+                filters: Vec::new(),
+                columns: COLUMNS,
+                empty,
+                none: "There are no such agents.",
+            }
+            .print(cx, &client, &paging, args.asking.format)
+            .await?;
             if !args.asking.format.json {
                 contracts::forwards(cx, &client).await?;
             }

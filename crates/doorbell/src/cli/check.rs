@@ -17,8 +17,15 @@ use super::serve::read_with;
 use crate::app::{check_keys, check_token, data_dir_warnings};
 use crate::config::{Disk, Fault, Purpose, Resolved, Severity, StoreAt, World, examine, schema};
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell check                          everything that is wrong with doorbell.toml
+  doorbell check -c /etc/doorbell.toml    another file
+  doorbell check --schema > schema.json   for your editor";
+
 /// Arguments of `doorbell check`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
     /// The configuration
     #[arg(short, long, value_name = "FILE", default_value = "doorbell.toml")]
@@ -68,7 +75,11 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
     } else {
         faults.iter().try_for_each(|fault| screen.line(fault))?;
         let good = resolved.filter(|_| is_good);
-        good.iter().flat_map(|resolved| stored(resolved)).try_for_each(|note| screen.line(note))?;
+        if let Some(resolved) = good.clone() {
+            let notes =
+                tokio::task::spawn_blocking(move || stored(&resolved)).await.context("looking around broke off")?;
+            notes.into_iter().try_for_each(|note| screen.line(note))?;
+        }
         let summary = good.map_or_else(String::new, |resolved| summary(&resolved));
         let file = args.config.display();
         screen.line(match errors {
@@ -79,10 +90,15 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
     Ok(if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Where secrets will be taken from that only the running server knows.
+/// Secrets that have to be brought to the server, and are not there yet. Called on a thread that may block.
 fn stored(resolved: &Resolved) -> Vec<String> {
     let webhooks = resolved.sources.iter().filter_map(|s| s.webhook().map(|w| (s, w)));
     let named = webhooks.flat_map(|(source, webhook)| webhook.verifier.stored().map(move |name| (source, name)));
+    let StoreAt::Sqlite(file) = &resolved.store;
+    // What cannot be looked into says nothing against it.
+    let is_there = |name: &SecretName| {
+        file.exists() && doorbell_store::secrets_of(file, name).is_ok_and(|versions| !versions.is_empty())
+    };
     let tell = |(source, name): (&Source, &SecretName)| match name.within("user") {
         Some(name) => format!("source {}: its secret comes from the store: doorbell secrets set {name}", source.name),
         None => format!(
@@ -90,7 +106,7 @@ fn stored(resolved: &Resolved) -> Vec<String> {
             source.name, source.name
         ),
     };
-    named.map(tell).collect()
+    named.filter(|(_, name)| !is_there(name)).map(tell).collect()
 }
 
 /// What the file does not say but its use needs: that the directories can be written, the certificate fits its key, and the

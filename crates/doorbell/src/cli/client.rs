@@ -156,14 +156,15 @@ impl Client {
         let Some(said) = said else {
             return self.stranger().cause(format!("it answered {status}"));
         };
-        let fault = Fault::new(said.to_owned());
+        let fault = Fault::new(in_flags(said));
         match status {
             StatusCode::FORBIDDEN => fault.advice(
                 "The token is a good one, but not for this; the admin token is (data_dir/admin.token, or \
                  DOORBELL_ADMIN_TOKEN). Where only a scope is missing, so is a key with it: doorbell keys create.",
             ),
             _ if problem.get("code").is_some_and(|code| code == "secret_unfit") => fault.advice(
-                "Copy it from the sender again, whole; where you make it yourself: openssl rand -hex 32. `--force` keeps it as it is.",
+                "Copy it from the sender again, whole: `doorbell providers NAME` says what it calls it. Where it is yours to \
+                 make, `doorbell init DIR --provider NAME` makes a fresh one in the right form. `--force` keeps it as it is.",
             ),
             StatusCode::UNAUTHORIZED => fault.advice(match self.token {
                 Some(_) => {
@@ -177,6 +178,14 @@ impl Client {
             _ => fault,
         }
     }
+}
+
+/// What the API says, with the flags of the command line in place of its own words.
+fn in_flags(said: &str) -> String {
+    /// Members of the API that are flags here.
+    const FLAGS: [(&str, &str); 2] =
+        [("`expires_at`", "the time of `--expires`"), ("`overlap_seconds`", "`--overlap`, in seconds,")];
+    FLAGS.iter().fold(said.to_owned(), |said, (member, flag)| said.replace(member, flag))
 }
 
 /// A delivery as a sender would make it.
@@ -317,6 +326,12 @@ mod tests {
         assert_eq!(take_event(&mut buffer).unwrap().name, "message");
         assert!(take_event(&mut buffer).is_none());
         assert_eq!(buffer, b"data: ha");
+    }
+
+    #[test]
+    fn a_refusal_speaks_of_the_flags_that_were_typed() {
+        assert_eq!(in_flags("`expires_at` is over already"), "the time of `--expires` is over already");
+        assert_eq!(in_flags("`overlap_seconds` is at most 9"), "`--overlap`, in seconds, is at most 9");
     }
 
     #[test]

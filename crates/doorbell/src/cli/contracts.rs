@@ -29,8 +29,8 @@ pub(super) struct ContractsArgs {
 const COLUMNS: &[Column] = &[
     Column::text("CONTRACT", "contract"),
     Column::id("ID", "id"),
-    Column::id("LISTENER", "listen"),
-    Column::text("PATH", "path").at_least(24),
+    Column::id("LISTENER", "listen").spared(2),
+    Column::id("PATH", "path"),
     Column::text("TRIGGER", "trigger"),
     Column::text("AGENT", "agent").spared(1),
     Column::text("PASSED ON TO", "forwards_to"),
@@ -39,7 +39,7 @@ const COLUMNS: &[Column] = &[
 /// Agents that no run goes to: they are no agents of the file, and their requests are passed on.
 const FORWARDS: &[Column] = &[
     Column::id("NAME", "id"),
-    Column::text("PATH", "path").at_least(24),
+    Column::id("PATH", "path"),
     Column::id("LISTENER", "listen"),
     Column::text("PASSED ON TO", "forwards_to"),
 ];
@@ -54,7 +54,7 @@ const MOST: u32 = 500;
 pub(super) async fn run(args: ContractsArgs, cx: &Context) -> Result<Exit> {
     let client = args.asking.client(cx)?;
     let empty = "No contract is served: add a [contracts.NAME] table to doorbell.toml.";
-    Listing { path: "contracts", filters: Vec::new(), columns: COLUMNS, empty }
+    Listing { path: "contracts", filters: Vec::new(), columns: COLUMNS, empty, none: "No such contract is served." }
         .print(cx, &client, &args.paging, args.asking.format)
         .await
 }
@@ -72,4 +72,24 @@ pub(super) async fn forwards(cx: &Context, client: &Client) -> Result<()> {
     }
     cx.screen.line("\nAgents that requests are passed on to, by the contract agentex:")?;
     cx.screen.line(table::render(&cx.screen, FORWARDS, &passed, cx.clock.now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use doorbell_core::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::screen::Screen;
+
+    #[test]
+    fn a_path_is_never_cut() {
+        let path = "/agents/forward/name/a-reviewer-of-pull-requests/";
+        let item = json!({
+            "contract": "agentex", "id": "a-reviewer", "listen": "127.0.0.1:8081", "path": path, "trigger": "reviews-of-all",
+            "agent": "reviewer-of-all",
+        });
+        let shown = table::render(&Screen::wide(80), COLUMNS, &[item], Timestamp::default());
+        assert!(shown.contains(path), "{shown}");
+    }
 }

@@ -66,8 +66,8 @@ const COLUMNS: &[Column] = &[
     Column::id("ID", "id"),
     Column::word("DECISION", "kind").unless("code", "paired"),
     Column::id("SOURCE", "source"),
-    Column::id("CODE", "code").spared(3),
-    Column::text("REASON", "reason").at_least(32),
+    Column::id("CODE", "code"),
+    Column::text("REASON", "reason").at_least(24).spared(3),
     Column::id("EVENT", "event_id").spared(1),
     Column::id("FROM", "remote").spared(2),
     Column::age("WHEN", "created_at"),
@@ -85,9 +85,15 @@ pub(super) async fn run(args: DecisionsArgs, cx: &Context) -> Result<Exit> {
             filters.extend(list.kind.map(|k| ("kind", k.to_string())));
             filters.extend(list.event.map(|e| ("event", e.to_string())));
             let client = args.asking.client(cx)?;
-            Listing { path: "decisions", filters, columns: COLUMNS, empty: "The door has answered no such request." }
-                .print(cx, &client, &list.happened.paging, args.asking.format)
-                .await
+            Listing {
+                path: "decisions",
+                filters,
+                columns: COLUMNS,
+                empty: "The door has answered no such request.",
+                none: "The door has answered no such request.",
+            }
+            .print(cx, &client, &list.happened.paging, args.asking.format)
+            .await
         }
         Verb::Show { id } => {
             let Some(decision) = args.asking.fetch(cx, &format!("decisions/{id}")).await? else {
@@ -136,6 +142,24 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn at_80_columns_the_code_stays_whole_and_a_reason_that_would_be_cut_to_nothing_goes() {
+        let decision = json!({
+            "id": "dec_000000000000000000", "kind": "rejected", "code": "signature_mismatch", "source": "github",
+            "reason": "not verified: wanted a signature made with this source's secret", "remote": "127.0.0.1",
+            "created_at": "1970-01-01T00:00:00Z",
+        });
+        let at = |width| {
+            let items = std::slice::from_ref(&decision);
+            crate::cli::table::render(&Screen::wide(width), COLUMNS, items, Timestamp::from_secs(5))
+        };
+        let narrow = at(80);
+        assert!(narrow.contains("signature_mismatch") && !narrow.contains("REASON"), "{narrow}");
+        let wide = at(120);
+        assert!(wide.contains("signature_mismatch") && wide.contains("not verified: wanted"), "{wide}");
+        assert!([&narrow, &wide].iter().all(|t| t.lines().all(|l| l.chars().count() <= 120)));
+    }
 
     #[test]
     fn a_decision_tells_each_check_with_what_was_wanted_and_seen() {

@@ -20,6 +20,12 @@ Examples:
   doorbell events replay evt_… --dry-run          which runs would it start now?
   doorbell events replay evt_… --agent other      let another agent work on it";
 
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  doorbell events replay evt_… --dry-run             which runs would it start now?
+  doorbell events replay evt_… --trigger github      through this trigger only
+  doorbell events replay evt_… --agent other         let another agent work on it";
+
 /// Arguments of `doorbell events`.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
@@ -61,6 +67,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = REPLAY_EXAMPLES)]
 struct ReplayArgs {
     /// Its id
     id: EventId,
@@ -105,9 +112,15 @@ pub(super) async fn run(args: EventsArgs, cx: &Context) -> Result<Exit> {
             filters.extend(list.event_type.map(|t| ("event_type", t)));
             filters.extend(list.decision.map(|v| ("decision", v.to_string())));
             let client = args.asking.client(cx)?;
-            Listing { path: "events", filters, columns: COLUMNS, empty: "No such event came in." }
-                .print(cx, &client, &list.happened.paging, args.asking.format)
-                .await
+            Listing {
+                path: "events",
+                filters,
+                columns: COLUMNS,
+                empty: "No such event came in.",
+                none: "No such event came in.",
+            }
+            .print(cx, &client, &list.happened.paging, args.asking.format)
+            .await
         }
         Verb::Show { id } => show(cx, &args.asking, id).await,
         Verb::Replay(replay) => self::replay(cx, &args.asking, replay).await,

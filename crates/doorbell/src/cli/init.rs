@@ -1,6 +1,8 @@
 //! `doorbell init`: a directory to start from. What it writes passes `check` and can be served and rung at once: a
 //! commented configuration, an agent that works, and fresh secrets in files that only their owner can read.
 
+mod steps;
+
 use std::fs;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -28,8 +30,15 @@ const DEFAULT_PROVIDER: &str = "github";
 const METHODS: [(&str, &str); 2] =
     [("hmac", "another sender that signs (HMAC-SHA256)"), ("bearer", "another sender with a token")];
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell init                                asks who will send; github where nobody can be asked
+  doorbell init door --provider stripe -y      into the directory door, for Stripe
+  doorbell init door --provider hmac           for a sender of your own that signs";
+
 /// Arguments of `doorbell init`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct InitArgs {
     /// Where to write
     #[arg(default_value = ".", value_name = "DIR")]
@@ -66,7 +75,7 @@ pub(crate) async fn run(args: InitArgs, env: Env) -> Result<ExitCode> {
         file.write(&args.dir)?;
         screen.line(format_args!("wrote {}  {}", args.dir.join(&file.path).display(), file.about))?;
     }
-    screen.line(screen.wrapped(&next_steps(&args.dir, &sender), 10))?;
+    screen.line(screen.wrapped(&steps::next(&args.dir, &sender), 10))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,10 +107,19 @@ impl Sender {
     fn filter(&self) -> &'static str {
         match self.preset.id.as_str() {
             // GitHub sends one as soon as the webhook is set up (its docs: "ping"), and it is no work for an agent.
-            "github" => "filter = 'event.type != \"ping\"'             # CEL over event, data, headers and query",
+            "github" => "filter = 'event.type != \"ping\"'               # CEL over event, data, headers and query",
             _ => {
-                "# filter = 'event.type == \"…\"'              # CEL over event, data, headers and query; without it: all"
+                "# filter = 'event.type == \"…\"'                # CEL over event, data, headers and query; without it: all"
             }
+        }
+    }
+
+    /// What its runs could be put into lanes by.
+    fn key(&self) -> &'static str {
+        match self.preset.id.as_str() {
+            "github" => "{{ data.repository.full_name }}",
+            _ if self.preset.event.subject.is_empty() => "{{ event.type }}",
+            _ => "{{ event.subject }}",
         }
     }
 
@@ -114,6 +132,7 @@ impl Sender {
     fn secret_from(&self) -> SecretFrom {
         match (&self.preset.scheme, self.preset.signer()) {
             (Scheme::None, _) => SecretFrom::Nobody,
+            _ if self.preset.pairing.is_some() => SecretFrom::Pairing,
             (_, Signer::Secret) => SecretFrom::Us,
             (_, Signer::PrivateKey | Signer::SenderAlone(_)) => SecretFrom::Sender,
         }
@@ -129,28 +148,6 @@ impl Sender {
             Verifier::new(self.preset.clone(), &[Secret::new(text.clone())], VerifyOptions::default()).is_ok()
         };
         forms.into_iter().find(suits).with_context(|| format!("no secret can be made for {}", self.preset.name))
-    }
-
-    /// What of the next steps comes first, where something does.
-    fn before(&self) -> String {
-        let (name, preset) = (&self.preset.id, &self.preset);
-        let mut steps = String::new();
-        if self.secret_from() == SecretFrom::Sender {
-            let called = preset.docs.secret_name.as_deref().unwrap_or("public key");
-            steps.push_str(&format!("  put into secrets/{name}: what {} calls \"{called}\"\n", preset.name));
-        }
-        if preset.signs_public_url() {
-            steps.push_str(&format!(
-                "  set public_url in doorbell.toml: {} signs the address that it knows us by\n",
-                preset.name
-            ));
-        } else if matches!(&preset.scheme, Scheme::Jwt(rule) if rule.key_set.is_some() && rule.url.is_some()) {
-            steps.push_str(&format!(
-                "  set public_url in doorbell.toml: the tokens of {} are meant for it\n",
-                preset.name
-            ));
-        }
-        steps
     }
 }
 
@@ -169,6 +166,8 @@ enum SecretFrom {
     Us,
     /// The sender: a public key, or what names its events.
     Sender,
+    /// The sender, which hands it over to the server itself.
+    Pairing,
     /// Nothing is checked.
     Nobody,
 }
@@ -241,6 +240,7 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
     let from = sender.secret_from();
     let secret = match from {
         SecretFrom::Us | SecretFrom::Sender => format!("secret = {{ file = \"secrets/{name}\" }}"),
+        SecretFrom::Pairing => format!("# {} hands its secret over: doorbell sources pair {name}", sender.preset.name),
         SecretFrom::Nobody => "# no secret: anybody who reaches this address may ring".to_owned(),
     };
     // A question by GET whether the address is ours: the sender shows a token that was typed in at its side.
@@ -254,6 +254,7 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
         .replace("@SECRET@", &secret)
         .replace("@VERIFY@", &verify)
         .replace("@FILTER@", sender.filter())
+        .replace("@KEY@", &format!("{:44}", format!("# key = \"{}\"", sender.key())))
         .replace("@SENDER@", &sender.preset.name);
     let mut files = vec![
         File { path: "doorbell.toml".into(), text: config, kind: Kind::Plain, about: "the configuration" },
@@ -287,38 +288,6 @@ fn files(sender: &Sender) -> Result<Vec<File>> {
         about: "keeps the secrets out of git",
     });
     Ok(files)
-}
-
-fn next_steps(dir: &Path, sender: &Sender) -> String {
-    let go = if dir == Path::new(".") { String::new() } else { format!("  cd {}\n", dir.display()) };
-    let before = sender.before();
-    let name = &sender.preset.id;
-    let as_whom = if sender.is_method { String::new() } else { format!(" as {} would", sender.preset.name) };
-    let whom = if sender.is_method { "your sender" } else { &sender.preset.name };
-    let setup = sender.preset.docs.setup.as_deref().filter(|_| !sender.is_method);
-    let setup = setup.map(|s| format!("  where   {s}\n")).unwrap_or_default();
-    let ring = match sender.preset.signer() {
-        Signer::Secret => format!("  doorbell send {name}   in another terminal: ring it{as_whom}"),
-        Signer::PrivateKey | Signer::SenderAlone(_) => {
-            format!("  doorbell send {name}   says how to try it: only {whom} can sign")
-        }
-    };
-    let secret = match (sender.secret_from(), &sender.preset.docs.secret_name) {
-        (SecretFrom::Us, Some(called)) if !sender.is_method => format!(
-            "\n  secret  the content of secrets/{name}\n          (if {whom} gives you one, its \"{called}\", put that into the \
-             file instead)"
-        ),
-        (SecretFrom::Us, _) => format!("\n  secret  the content of secrets/{name}"),
-        (SecretFrom::Sender | SecretFrom::Nobody, _) => String::new(),
-    };
-    let verify = match sender.shows_a_token() {
-        true => format!("\n  verify token  the content of secrets/{name}-verify-token"),
-        false => String::new(),
-    };
-    format!(
-        "\nNext:\n{go}{before}  doorbell check         is everything in order?\n  doorbell serve         accept and run\n\
-         {ring}\n\nThen tell {whom}:\n{setup}  URL     https://<how this server is reached from outside>/hooks/{name}{secret}{verify}"
-    )
 }
 
 #[cfg(test)]
@@ -356,7 +325,7 @@ mod tests {
             let good = sender.preset.vectors.iter().find(|v| v.refused.is_none()).unwrap();
             private::write(&dir.join("secrets").join(&sender.preset.id), &good.secrets[0]).unwrap();
         }
-        if sender.before().contains("are meant for it") {
+        if steps::before(sender).contains("are meant for it") {
             let config = dir.join("doorbell.toml");
             let text = fs::read_to_string(&config).unwrap();
             fs::write(config, text.replace("# public_url", "public_url")).unwrap();
@@ -370,7 +339,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             run(args(dir.path(), Some(id)), Env::new()).await.unwrap();
             let sender = Sender::named(id).unwrap();
-            let told = next_steps(dir.path(), &sender);
+            let told = steps::next(dir.path(), &sender);
             let has_secret = dir.path().join("secrets").join(id).exists();
             assert_eq!(has_secret, sender.secret_from() == SecretFrom::Us, "{id}");
             let awaits = told.contains(&format!("put into secrets/{id}: "));

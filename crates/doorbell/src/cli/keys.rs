@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Subcommand;
-use doorbell_core::Name;
 use doorbell_core::keys::{Kind, Right};
+use doorbell_core::{Name, Timestamp};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -14,9 +14,26 @@ use super::fault::Exit;
 use super::list::{Asking, Filter, Format, Listing, Paging, each, span};
 use super::table::{Column, member, text};
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell keys                                        who may use the API, and until when
+  doorbell keys create ci --scope read,send --expires 90d
+  doorbell keys revoke key_…";
+
+const CREATE_EXAMPLES: &str = "\
+Examples:
+  doorbell keys create dashboard                             reads everything, and changes nothing
+  doorbell keys create ci --scope read,send --expires 90d    for so long
+  doorbell keys create r --agent reviewer --type internal | pass insert -e door/reviewer";
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  doorbell keys rotate key_…                 the present secret stays good for a day
+  doorbell keys rotate key_… --overlap 0s    after a leak: it ends at once";
+
 /// Arguments of `doorbell keys`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct KeysArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -38,6 +55,7 @@ enum Verb {
     /// Make one: it is printed once, and kept nowhere
     Create(CreateArgs),
     /// Give one another secret; the present one stays good for a while
+    #[command(after_help = ROTATE_EXAMPLES)]
     Rotate {
         /// Its id: key_…
         id: String,
@@ -63,6 +81,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = CREATE_EXAMPLES)]
 struct CreateArgs {
     /// What it is called: unique for each agent and type
     name: String,
@@ -88,7 +107,7 @@ const COLUMNS: &[Column] = &[
     Column::text("SCOPES", "scopes"),
     Column::age("MADE", "created_at"),
     Column::age("USED", "last_used_at"),
-    Column::text("EXPIRES", "expires_at"),
+    Column::end("EXPIRES", "expires_at"),
 ];
 
 /// Lists, shows or carries a verb out.
@@ -101,7 +120,7 @@ pub(super) async fn run(args: KeysArgs, cx: &Context) -> Result<Exit> {
         Verb::List(list) => {
             let filters: Vec<Filter> = list.agent.map(|a| ("agent", a.to_string())).into_iter().collect();
             let empty = "There are no API keys: make one with `doorbell keys create NAME`.";
-            Listing { path: "keys", filters, columns: COLUMNS, empty }
+            Listing { path: "keys", filters, columns: COLUMNS, empty, none: "There are no such API keys." }
                 .print(cx, &client, &list.paging, args.asking.format)
                 .await
         }
@@ -142,7 +161,12 @@ fn tell(cx: &Context, format: Format, made: &Value) -> Result<Exit> {
 async fn show(cx: &Context, asking: &Asking, id: &str) -> Result<Exit> {
     let Some(key) = asking.fetch(cx, &format!("keys/{id}")).await? else { return Ok(Exit::Ok) };
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&key, "type"), id, &text(&key, "name"));
-    card.members(&key, &["agent", "scopes", "expires_at", "overlap_until"]);
+    card.members(&key, &["agent", "scopes"]).time(&key, "expires_at");
+    let end = member(&key, "expires_at").and_then(Value::as_str).and_then(Timestamp::parse);
+    if end.is_some_and(|end| end <= cx.clock.now()) {
+        card.row("state", "ended: it opens nothing any more".to_owned());
+    }
+    card.members(&key, &["overlap_until"]);
     card.time(&key, "created_at");
     card.time(&key, "last_used_at");
     cx.screen.line(card.finish())?;

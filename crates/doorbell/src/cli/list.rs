@@ -177,8 +177,10 @@ pub(super) struct Listing<'l> {
     pub filters: Vec<Filter>,
     /// What is shown.
     pub columns: &'l [Column],
-    /// What is said when there is nothing.
+    /// What is said when there is nothing at all.
     pub empty: &'l str,
+    /// What is said when there is nothing that was asked for: a part was, by a filter or a text.
+    pub none: &'l str,
 }
 
 impl Listing<'_> {
@@ -199,7 +201,8 @@ impl Listing<'_> {
             let items = page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             self.print_items(cx, items, format)?;
             if items.is_empty() && first && !format.json {
-                cx.screen.remark(self.empty);
+                let is_part = !self.filters.is_empty() || paging.q.is_some();
+                cx.screen.remark(if is_part { self.none } else { self.empty });
             }
             first = false;
             match page.get("next").and_then(Value::as_str) {

@@ -63,7 +63,7 @@ const EXAMPLES: &str = "\
 Examples:
   doorbell demo                      see it work: nothing to set up or to clean up
   doorbell init && doorbell serve    a configuration to start from, and the server
-  doorbell send github-prs           ring a trigger as its sender would
+  doorbell send github               ring a trigger as its sender would
   doorbell decisions                 why did my agent (not) run?
   doorbell runs --state failed       what went wrong
   doorbell runs logs -f run_…        watch an agent work
@@ -194,5 +194,26 @@ mod tests {
     #[test]
     fn the_description_of_the_command_line_is_sound() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_s_help_has_examples() {
+        let command = super::command();
+        let has = |c: &clap::Command| c.get_after_help().is_some_and(|help| help.to_string().contains("Examples:"));
+        for c in command.get_subcommands() {
+            assert!(has(c), "{}", c.get_name());
+        }
+        let verbs = [
+            ("events", "replay"),
+            ("keys", "create"),
+            ("keys", "rotate"),
+            ("runs", "logs"),
+            ("secrets", "set"),
+            ("sources", "pair"),
+        ];
+        for (noun, verb) in verbs {
+            let found = command.find_subcommand(noun).and_then(|c| c.find_subcommand(verb)).unwrap();
+            assert!(has(found), "{noun} {verb}");
+        }
     }
 }

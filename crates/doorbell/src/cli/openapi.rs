@@ -5,8 +5,13 @@ use anyhow::Result;
 use super::Context;
 use super::fault::Exit;
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell openapi > openapi.json    for what makes clients or looks at calls";
+
 /// Arguments of `doorbell openapi`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct OpenapiArgs {}
 
 /// Prints it.

@@ -172,15 +172,13 @@ fn example(preset: &Preset) -> String {
     if preset.pairing.is_some() {
         text.push_str(&format!("# The sender hands its secret over: doorbell sources pair {name}\n"));
     } else if preset.scheme != Scheme::None {
-        let variable = format!("{}_WEBHOOK_SECRET", name.to_ascii_uppercase());
-        text.push_str(&format!("secret = {{ env = \"{variable}\" }}\n"));
+        text.push_str(&format!("secret = {{ file = \"secrets/{name}\" }}\n"));
     }
     let asks_token = |h: &Handshake| h.when.iter().any(|(_, wanted)| *wanted == Wanted::VerifyToken);
     if preset.handshakes.iter().any(asks_token) {
-        let variable = format!("{}_VERIFY_TOKEN", name.to_ascii_uppercase());
-        text.push_str(&format!("verify_token = {{ env = \"{variable}\" }}\n"));
+        text.push_str(&format!("verify_token = {{ file = \"secrets/{name}-verify-token\" }}\n"));
     }
-    text.push_str(&format!("\n[triggers.{name}-events]\nsource = \"{name}\"\nagent = \"helper\"\n"));
+    text.push_str(&format!("\n[triggers.{name}-events]\nsource = \"{name}\"\nagent = \"example\"\n"));
     text
 }
 

@@ -123,9 +123,15 @@ pub(super) async fn run(args: RunsArgs, cx: &Context) -> Result<Exit> {
     match args.verb.unwrap_or(Verb::List(args.list)) {
         Verb::List(list) => {
             let (filters, paging) = list.split(cx.clock.now());
-            Listing { path: "runs", filters, columns: COLUMNS, empty: "There are no such runs." }
-                .print(cx, &client, &paging, args.asking.format)
-                .await
+            Listing {
+                path: "runs",
+                filters,
+                columns: COLUMNS,
+                empty: "There are no such runs.",
+                none: "There are no such runs.",
+            }
+            .print(cx, &client, &paging, args.asking.format)
+            .await
         }
         Verb::Show { id } => show(cx, &args.asking, id).await,
         Verb::Logs(logs) => logs::print(cx, &client, &logs, args.asking.format).await,

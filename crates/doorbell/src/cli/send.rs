@@ -28,13 +28,13 @@ use crate::config::{Resolved, Sender};
 
 const EXAMPLES: &str = "\
 Examples:
-  doorbell send github-prs                                   a sample delivery of its provider
-  doorbell send github-prs --provider-event push             of another type, where there is a sample
-  doorbell send github-prs --provider-event release --data release.json
-  jq '.number = 8' pr.json | doorbell send github-prs --data -
+  doorbell send github                                       a sample delivery of its provider
+  doorbell send github --provider-event push                 of another type, where there is a sample
+  doorbell send github --provider-event release --data release.json
+  jq '.number = 8' pr.json | doorbell send github --data -
   doorbell send payments --query 'data.id=123456'            for senders that sign a part of the query
   doorbell send discord --key test-key.pem                   for senders that sign with a private key: with one of yours
-  doorbell send github-prs --id 72d3162e-cc78-11e3-81ab-4c9367dc0958    twice: the second is a duplicate
+  doorbell send github --id 72d3162e-cc78-11e3-81ab-4c9367dc0958        twice: the second is a duplicate
 
 Where only the sender can sign, nothing is sent, and you are told why and what to do instead.
 Exit code 0 if the server took it (any 2xx), else 1.";
@@ -96,6 +96,11 @@ pub(super) async fn run(args: SendArgs, cx: &Context) -> Result<Exit> {
     let mut headers: HeaderMap = args.header.iter().cloned().collect();
     let key = args.key.as_deref().map(signing::read_key).transpose()?;
     signing::check(sender, key.as_ref(), &headers)?;
+    if key.is_none() && signing::is_kept(sender) {
+        let source = client.get(&format!("sources/{}", sender.source), &[]).await;
+        let is_missing = source.is_ok_and(|source| text(&source, "state") == "secret_missing");
+        return Err(signing::kept(sender, is_missing).into());
+    }
     let id = args.id.clone().unwrap_or_else(|| fresh_id(cx));
     let (body, event_type) = match &args.data {
         Some(file) => (given(cx, file, &args, sender)?, args.provider_event.clone().unwrap_or_default()),
@@ -114,7 +119,8 @@ pub(super) async fn run(args: SendArgs, cx: &Context) -> Result<Exit> {
     let answer = client.ring(sealed(&client, sender, public, letter, cx)?).await?;
     let taken = answer.status.is_success();
     print(cx, &args, &answer)?;
-    if !taken && !args.format.json {
+    let has_fault = said_filter_error(&answer);
+    if (!taken || has_fault) && !args.format.json {
         let why = match refusal(&client, sender, rung_at).await {
             Some(decision) => format!("doorbell decisions show {decision}"),
             None => format!("doorbell decisions --source {}, then doorbell decisions show dec_…", sender.source),
@@ -135,6 +141,12 @@ fn no_sample(none: &NoSample, args: &SendArgs, sender: &Sender) -> Fault {
         .advice(format!("Give its body with --data FILE.{there}"))
 }
 
+/// Whether it was taken, and started nothing since a filter could not be evaluated.
+fn said_filter_error(answer: &Answer) -> bool {
+    let said = answer.json();
+    ["status", "code", "reason", "decision"].iter().any(|member| text(&said, member) == "filter_error")
+}
+
 /// How long the server may take to write a refusal down: it does so behind its answer.
 const NOTED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -147,7 +159,10 @@ async fn refusal(client: &Client, sender: &Sender, since: Timestamp) -> Option<S
         let page = client.get("decisions", &query).await.ok()?;
         let items = page.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let refused = |item: &&Value| {
-            matches!(text(item, "kind").as_str(), "rejected" | "unreadable" | "limited" | "unavailable")
+            matches!(
+                text(item, "kind").as_str(),
+                "rejected" | "unreadable" | "limited" | "unavailable" | "filter_error"
+            )
         };
         let mut found = items.iter().filter(refused).map(|item| text(item, "id"));
         match (found.next(), found.next()) {

@@ -25,8 +25,17 @@ use crate::config::{self, Disk, Fault, Input, Purpose, Resolved, Severity, World
 /// The file that is taken when none is named.
 const DEFAULT_CONFIG: &str = "doorbell.toml";
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell serve                              with ./doorbell.toml
+  doorbell serve -c /etc/doorbell.toml --log-format json
+  DOORBELL_LOG=doorbell_core=debug,info doorbell serve      tells accepted events too
+
+A changed file is taken while it runs; SIGTERM lets runs at work end.";
+
 /// Arguments of `doorbell serve`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
     /// The configuration
     #[arg(short, long, value_name = "FILE", default_value = DEFAULT_CONFIG)]

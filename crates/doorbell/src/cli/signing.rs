@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use doorbell_core::Secret;
-use doorbell_core::provider::{Place, Preset, Signer};
+use doorbell_core::provider::{Place, Preset, Scheme, Signer};
 use doorbell_core::source::SecretPlace;
 use doorbell_server::contracts::CONTRACT;
 use http::{HeaderMap, HeaderName};
@@ -79,11 +79,48 @@ fn instead(preset: &Preset) -> String {
         }
         None => String::new(),
     };
+    if let Scheme::ClientCert(_) = preset.scheme {
+        return format!(
+            "Nothing was sent. Let your sender ring through the proxy, with its certificate; `doorbell decisions` shows what \
+             became of it.{captured}"
+        );
+    }
     format!(
         "Nothing was sent. Let {} send one itself{setup}: many have a button for a test, and `doorbell decisions` shows \
          what became of it.{captured}",
         preset.name
     )
+}
+
+/// Whether the secret is in the server's store, or would be.
+pub(super) fn is_kept(sender: &Sender) -> bool {
+    match (&sender.secret, &sender.preset.pairing) {
+        (Some(SecretPlace::Stored(_)), _) | (None, Some(_)) => true,
+        (Some(SecretPlace::Given(_)), _) | (None, None) => false,
+    }
+}
+
+/// Why nothing can be signed with a secret of the store, which opens it for nobody; `is_missing` if it is not there yet.
+pub(super) fn kept(sender: &Sender, is_missing: bool) -> Fault {
+    let (source, name) = (&sender.source, &sender.preset.name);
+    let what = match (is_missing, &sender.secret) {
+        (false, _) => format!("the secret of source `{source}` is in the server's store"),
+        (true, Some(_)) => {
+            format!("the secret of source `{source}` is to be in the server's store, and is not there yet")
+        }
+        (true, None) => format!("{name} has not handed over the secret of source `{source}` yet"),
+    };
+    let first = match (is_missing, &sender.secret) {
+        (false, _) => String::new(),
+        (true, Some(SecretPlace::Stored(stored))) => {
+            format!("Keep it first: doorbell secrets set {}. ", stored.within("user").unwrap_or("NAME"))
+        }
+        (true, _) => format!("Pair it first: doorbell sources pair {source}. "),
+    };
+    Fault::new(what).advice(format!(
+        "Nothing was sent. {first}What is stored cannot be signed with here: let the real sender send, name a file as the \
+         first secret, or give the secret with --key FILE."
+    ))
 }
 
 /// What to sign with.
@@ -96,15 +133,7 @@ pub(super) fn secret(sender: &Sender, key: Option<Secret>) -> Result<Secret> {
     }
     match (&sender.secret, &sender.preset.pairing) {
         (Some(SecretPlace::Given(secret)), _) => Ok(secret.clone()),
-        (Some(SecretPlace::Stored(_)), _) | (None, Some(_)) => {
-            let fault = Fault::new(format!("the secret of source `{}` is in the server's store", sender.source));
-            Err(fault
-                .advice(
-                    "It cannot be signed with here: let the real sender send, name a file as the first secret, or give the \
-                     secret with --key FILE.",
-                )
-                .into())
-        }
+        (Some(SecretPlace::Stored(_)), _) | (None, Some(_)) => Err(kept(sender, false).into()),
         (None, None) => Ok(Secret::new("")),
     }
 }

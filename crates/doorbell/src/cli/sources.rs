@@ -14,9 +14,21 @@ use super::table::{Column, member, text};
 use crate::app::existing_keys;
 use crate::config::StoreAt;
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell sources                   the ways in, and which let nobody in yet
+  doorbell sources show github       its addresses, settings and triggers
+  doorbell sources pair asana        open it for its sender's secret";
+
+const PAIR_EXAMPLES: &str = "\
+Examples:
+  doorbell sources pair asana                then make the webhook within 5 minutes
+  doorbell sources pair asana --keep         for a second webhook: the first secret stays good
+  doorbell decisions -q paired               who handed it over, and from where";
+
 /// Arguments of `doorbell sources`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct SourcesArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -36,6 +48,7 @@ enum Verb {
         name: Name,
     },
     /// Open one for some minutes, so that its sender (Asana, Notion) may hand over its secret
+    #[command(after_help = PAIR_EXAMPLES)]
     Pair {
         /// Its name
         name: Name,
@@ -82,9 +95,15 @@ pub(super) async fn run(args: SourcesArgs, cx: &Context) -> Result<Exit> {
         Verb::List(paging) => {
             let empty = "There are no sources: add a [sources.NAME] or [triggers.NAME] table to doorbell.toml.";
             let client = args.asking.client(cx)?;
-            Listing { path: "sources", filters: Vec::new(), columns: COLUMNS, empty }
-                .print(cx, &client, &paging, args.asking.format)
-                .await
+            Listing {
+                path: "sources",
+                filters: Vec::new(),
+                columns: COLUMNS,
+                empty,
+                none: "There are no such sources.",
+            }
+            .print(cx, &client, &paging, args.asking.format)
+            .await
         }
         Verb::Show { name } => show(cx, &args.asking, &name).await,
         Verb::Pair { name, minutes, keep } => {

@@ -35,6 +35,7 @@ enum Form {
     Word,
     Text,
     Age,
+    End,
     Span,
     Switch { off: &'static str, on: &'static str },
 }
@@ -79,6 +80,11 @@ impl Column {
         Self::of(head, member, Form::Age)
     }
 
+    /// A time that ends something, as seen from now: `in 3d`, `ended 3d ago`.
+    pub(super) const fn end(head: &'static str, member: &'static str) -> Self {
+        Self::of(head, member, Form::End)
+    }
+
     /// How long it took from `started_at` to the given member, or until now while that is missing.
     pub(super) const fn span(head: &'static str, member: &'static str) -> Self {
         Self::of(head, member, Form::Span)
@@ -98,6 +104,11 @@ impl Column {
         match self.form {
             Form::Id | Form::Word | Form::Text => value.map(plain).unwrap_or_default(),
             Form::Age => value.and_then(time).map(|at| age(at, now)).unwrap_or_default(),
+            Form::End => match value.and_then(time) {
+                Some(at) if at <= now => format!("ended {}", age(at, now)),
+                Some(at) => age(at, now),
+                None => String::new(),
+            },
             Form::Span => {
                 let Some(start) = member(item, "started_at").and_then(time) else { return String::new() };
                 let end = value.and_then(time).unwrap_or(now);
@@ -314,6 +325,17 @@ mod tests {
         let shown = render(&Screen::plain(), COLUMNS, &items, now);
         let shown: Vec<String> = shown.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(shown, ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3s ago"]);
+    }
+
+    #[test]
+    fn what_has_ended_is_marked() {
+        let at = |text: &str| {
+            let item = json!({"until": "2026-01-01T00:01:00Z"});
+            Column::end("UNTIL", "until").text_of(&item, Timestamp::parse(text).unwrap())
+        };
+        assert_eq!(at("2026-01-01T00:00:30Z"), "in 30s");
+        assert_eq!(at("2026-01-01T00:01:00Z"), "ended 0ms ago");
+        assert_eq!(at("2026-01-01T00:03:00Z"), "ended 2m ago");
     }
 
     #[test]

@@ -11,9 +11,15 @@ use super::fault::Exit;
 use super::list::{Asking, Filter, Listing, Paging, each};
 use super::table::{Column, member, text};
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell triggers --agent reviewer     what starts this agent
+  doorbell triggers show github          its filter, key and prompt
+  doorbell triggers disable github       its events are recorded as ignored";
+
 /// Arguments of `doorbell triggers`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
 pub(super) struct TriggersArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -80,7 +86,7 @@ pub(super) async fn run(args: TriggersArgs, cx: &Context) -> Result<Exit> {
             filters.extend(list.agent.map(|a| ("agent", a.to_string())));
             filters.extend(list.source.map(|s| ("source", s.to_string())));
             let empty = "There are no triggers: add a [triggers.NAME] table to doorbell.toml.";
-            Listing { path: "triggers", filters, columns: COLUMNS, empty }
+            Listing { path: "triggers", filters, columns: COLUMNS, empty, none: "There are no such triggers." }
                 .print(cx, &client, &list.paging, args.asking.format)
                 .await
         }

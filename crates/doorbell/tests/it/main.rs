@@ -16,6 +16,7 @@ mod handshakes;
 mod library;
 mod lifecycle;
 mod must_pass;
+mod newcomer;
 mod runs;
 mod secrets;
 mod seen;

@@ -28,7 +28,7 @@ pub(super) const METHODS: [Method; 3] = [
                 Without `subjects`, `sans` or `fingerprints` nobody is let in. Every key: docs/config.md.",
         example: "[server]\ntrusted_proxies = [\"10.0.0.7\"]\n\n[sources.partner]\nkind = \"webhook\"\nauth = \"client-cert\"\n\
                   client_cert = { form = \"xfcc\", sans = [\"uri:spiffe://partner.example/hooks\"] }\n\n\
-                  [triggers.partner-events]\nsource = \"partner\"\nagent = \"helper\"\n",
+                  [triggers.partner-events]\nsource = \"partner\"\nagent = \"example\"\n",
     },
     Method {
         id: "contract",
@@ -36,7 +36,7 @@ pub(super) const METHODS: [Method; 3] = [
         scheme: "by the keys that the contract makes",
         notes: "For triggers that a wire contract rings whose clients bring keys of their own (almyty, Agentex). The trigger's own \
                 path lets nobody in. `doorbell contracts` lists what is served; docs/contracts.md says what each one answers.",
-        example: "[triggers.tickets]\nagent = \"helper\"\nauth = \"contract\"\n\n[contracts.almyty.serve.helpdesk]\n\
+        example: "[triggers.tickets]\nagent = \"example\"\nauth = \"contract\"\n\n[contracts.almyty.serve.helpdesk]\n\
                   trigger = \"tickets\"\n",
     },
     Method {
@@ -47,7 +47,7 @@ pub(super) const METHODS: [Method; 3] = [
                 presets: crates/core/presets/providers/README.md tells every key, and the presets beside it are there to copy from.",
         example: "[sources.shop]\nkind = \"webhook\"\nsecret = { env = \"SHOP_SECRET\" }\n\n[sources.shop.custom.verify]\n\
                   scheme = \"hmac\"\nhash = \"sha256\"\nsecret = \"raw\"\nsignature = \"header:x-shop-signature\"\n\
-                  encoding = \"hex\"\nsigned = \"{body}\"\n\n[triggers.shop-events]\nsource = \"shop\"\nagent = \"helper\"\n",
+                  encoding = \"hex\"\nsigned = \"{body}\"\n\n[triggers.shop-events]\nsource = \"shop\"\nagent = \"example\"\n",
     },
 ];
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn what_is_to_be_written_is_a_good_configuration() {
         for method in &METHODS {
-            let text = format!("{}\n[agents.helper]\nrunner = \"process\"\ncommand = [\"true\"]\n", method.example);
+            let text = format!("{}\n[agents.example]\nrunner = \"process\"\ncommand = [\"true\"]\n", method.example);
             let world = World {
                 env: Arc::new(
                     [

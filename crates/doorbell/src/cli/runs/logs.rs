@@ -16,8 +16,15 @@ use super::super::list::Format;
 use super::super::screen::Tone;
 use super::super::table::{harmless, text};
 
+const EXAMPLES: &str = "\
+Examples:
+  doorbell runs logs run_…             what the agent has said so far
+  doorbell runs logs -f run_…          watch it work
+  doorbell runs logs run_… 2>/dev/null its output alone";
+
 /// Arguments of `doorbell runs logs`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct LogsArgs {
     /// Its id
     id: RunId,
