@@ -64,6 +64,11 @@ impl Server {
         self.front.served()
     }
 
+    /// The listener where agents may register themselves, none in it being the main one; none if they may not.
+    pub fn registers_at(&self) -> Option<Option<SocketAddr>> {
+        self.front.contracts.load().registers_at()
+    }
+
     async fn serve_at(
         &self,
         door: Door,

@@ -66,6 +66,10 @@ fn said(error: &ExecutionError, budget: &Budget) -> String {
             let name: String = name.chars().take(100).collect();
             format!("the event has no `{name}` where the filter reads it: ask with `has(…)` first")
         }
+        // A member of what has none, as of a body that is `null` or a list.
+        ExecutionError::NoSuchOverload(_) if error.to_string().contains("'_._'") => {
+            "the event has no object where the filter reads a field of one: ask `type(data) == map` first".into()
+        }
         ExecutionError::NoSuchOverload(_) => format!("{error}: compare values of one kind"),
         ExecutionError::UndeclaredReference(name) => format!("there is no `{name}` in this event"),
         ExecutionError::IndexOutOfBounds(_) => "a list of the event is shorter than the filter's index".into(),

@@ -149,6 +149,15 @@ fn an_expression_that_can_never_say_what_it_is_asked_is_refused_and_no_other() {
 }
 
 #[test]
+fn a_body_that_is_no_object_is_told_as_one_without_the_field() {
+    for data in [json!(null), json!(1), json!("x")] {
+        let Verdict::Error(said) = eval("data.action == 'x'", &data) else { panic!("{data}") };
+        assert!(said.contains("no object") && !said.contains("overload"), "{data}: {said}");
+        assert_eq!(eval("type(data) == map && data.action == 'x'", &data), Verdict::Reject, "{data}: the advice");
+    }
+}
+
+#[test]
 fn a_fault_says_what_and_where() {
     for (source, at, says) in [
         ("event.type == 'x' &&\n  body.a == 1", Some((2, 3)), "no variable `body`"),

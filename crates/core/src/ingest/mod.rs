@@ -24,7 +24,7 @@ pub use answer::{Answer, No, Refused, Taken};
 use checks::{check_address, check_hops, check_open, check_rate, limit_failure};
 use dedup::Vouched;
 pub use direct::{DirectError, DirectEvent, admit_direct};
-pub use pass::{Passed, answered, let_by, passed_on, refuse_by_head, turn_away};
+pub use pass::{Passed, answered, let_by, note_agent, passed_on, refuse_by_head, turn_away};
 pub(crate) use route::{run as run_of, title as title_of};
 
 use crate::decision::{Check, Kind, NewDecision};

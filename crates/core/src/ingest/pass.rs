@@ -8,6 +8,7 @@ use super::checks::{check_address, check_hops, check_open, check_rate, limit_fai
 use super::{Early, No, Refused, Ring, record_handshake, refuse, sender};
 use crate::decision::{Check, Kind, NewDecision};
 use crate::house::House;
+use crate::ids::Name;
 use crate::source::Source;
 
 /// A request that may be passed on.
@@ -122,4 +123,22 @@ pub async fn passed_on(
 /// Records that a sender's question, which was checked like a request, was answered.
 pub async fn answered(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {
     record_handshake(house, source, remote, checks).await;
+}
+
+/// Records that an agent of a wire contract came or went: `code` is `registered` or `unregistered`. A handshake, as `paired`
+/// is: it opens a way and brings no event. On disk when this returns, unless the store cannot write: then it is logged.
+pub async fn note_agent(house: &House, agent: &Name, remote: IpAddr, (code, reason): (&'static str, String)) {
+    let decision = NewDecision {
+        at: house.clock.now(),
+        source: Some(agent.clone()),
+        kind: Kind::Handshake,
+        code: code.into(),
+        reason: reason.into(),
+        checks: Vec::new(),
+        event: None,
+        remote: Some(remote),
+    };
+    if let Err(error) = house.store.record(decision).await {
+        tracing::warn!(%error, %agent, code, "what became of an agent could not be recorded");
+    }
 }

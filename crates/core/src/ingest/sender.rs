@@ -68,6 +68,12 @@ async fn with_key(
     url: &KeyUrl,
     now: Timestamp,
 ) -> Result<Result<Verified, Refusal>, KeyUnavailable> {
+    // What no key could make good needs none: it is turned away as it is, and nobody is asked for a key on its account.
+    if let Err(refusal) = verifier.verify_with(&ring.request, b"", now)
+        && is_of_its_shape(&refusal)
+    {
+        return Ok(Err(refusal));
+    }
     let Some(keys) = &webhook.keys else { return Err(KeyUnavailable::without_client()) };
     let key = keys.get(url, now).await?;
     let mut verdict = verifier.verify_with(&ring.request, &key, now);
@@ -90,6 +96,19 @@ async fn with_key(
             Ok(Ok(verified))
         }
     }
+}
+
+/// Whether a refusal speaks of what is not there or is in no form, so that it is the same whatever the key is.
+fn is_of_its_shape(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::SignatureMissing(_)
+            | Refusal::SignatureMalformed { .. }
+            | Refusal::CredentialMissing(_)
+            | Refusal::CredentialMalformed { .. }
+            | Refusal::PartMissing(_)
+            | Refusal::PartRepeated(_)
+    )
 }
 
 /// Confirms what a verified request asks to have confirmed, by asking the sender's own address.

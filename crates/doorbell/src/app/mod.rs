@@ -262,6 +262,11 @@ impl App {
         self.server.served()
     }
 
+    /// Where agents may register themselves: the contract's own listener, or none for the main one; none if they may not.
+    pub fn registers_at(&self) -> Option<Option<SocketAddr>> {
+        self.server.registers_at()
+    }
+
     /// What opens the API.
     pub fn admin_token(&self) -> &Secret {
         &self.token

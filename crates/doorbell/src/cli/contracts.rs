@@ -14,7 +14,7 @@ Examples:
   doorbell contracts              what is served, where, and what answers
   doorbell contracts -q almyty    of one contract
 
-They are [contracts.NAME] tables of doorbell.toml: docs/contracts.md.";
+They are [contracts.NAME] tables of doorbell.toml, and agents that registered themselves: docs/contracts.md.";
 
 /// Arguments of `doorbell contracts`.
 #[derive(Debug, clap::Args)]
@@ -34,14 +34,16 @@ const COLUMNS: &[Column] = &[
     Column::text("TRIGGER", "trigger"),
     Column::text("AGENT", "agent").spared(1),
     Column::text("PASSED ON TO", "forwards_to"),
+    Column::text("NAMED BY", "by").spared(2),
 ];
 
-/// Agents that no run goes to: they are no agents of the file, and their requests are passed on.
+/// Agents that no run goes to: they are not in [agents] of the file, and their requests are passed on.
 const FORWARDS: &[Column] = &[
     Column::id("NAME", "id"),
     Column::id("PATH", "path"),
     Column::id("LISTENER", "listen"),
     Column::text("PASSED ON TO", "forwards_to"),
+    Column::text("NAMED BY", "by"),
 ];
 
 /// The most that are asked for beside another list.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use doorbell_core::Clock;
 use doorbell_server::contracts::CONTRACT;
-use doorbell_server::contracts::agentex::KEYS;
+use doorbell_server::contracts::agentex::{KEYS, REGISTER};
 #[cfg(target_os = "linux")]
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio_util::sync::CancellationToken;
@@ -278,6 +278,10 @@ fn greeting(app: &App) -> String {
         row(served.contract, format!("{base}{}  ({} -> {to})", served.path, served.id));
         keys.extend((served.contract == "agentex").then(|| format!("{base}{KEYS}  (the keys of these agents)")));
     }
+    keys.extend(app.registers_at().map(|listen| {
+        let base = listen.map_or_else(|| url.clone(), |listen| app.url_at(listen));
+        format!("{base}{REGISTER}  (where agents register themselves)")
+    }));
     keys.into_iter().for_each(|text| row("agentex", text));
     row("API", format!("{url}/api/v1  (described at {url}/docs)"));
     row("health", format!("{url}/health, /ready, /metrics"));

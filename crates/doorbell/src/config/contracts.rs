@@ -58,6 +58,8 @@ const ID_BYTES_MAX: usize = 128;
 struct Serving<'a> {
     key: String,
     table: &'a ServeTable,
+    /// Whether it has a listener where nothing else answers.
+    is_apart: bool,
     /// None if the trigger is not there, or has faults.
     source: Option<&'a Source>,
     cx: &'a Cx<'a>,
@@ -105,8 +107,9 @@ pub(super) fn contracts(
             let key = format!("{key}.serve.{id}");
             let own = listens.take(&at.value.listen, &key);
             let rung = trigger(id, at, &key, (written, sources), cx);
-            let serving = Serving { key, table: &at.value, source: rung.as_ref().map(|(_, source)| *source), cx };
             let listen = own.or(listen);
+            let source = rung.as_ref().map(|(_, source)| *source);
+            let serving = Serving { key, table: &at.value, is_apart: listen.is_some(), source, cx };
             // Looked at even where nothing can be served, so that all faults are told.
             let wire = serving.wire(contract, listen.unwrap_or(server.listen));
             let (Some((trigger, _)), Some(wire)) = (rung, wire) else { continue };
@@ -261,12 +264,13 @@ impl Serving<'_> {
     /// Where it listens; none if that cannot be.
     fn path(&self, default: &str) -> Option<String> {
         let Some(at) = &self.table.path else { return Some(default.to_owned()) };
+        let wrong = if self.is_apart { super::paths::odd } else { super::paths::wrong };
         let standing = || {
             let is_standing = STANDING_PATHS.contains(&at.value.as_str());
             is_standing
                 .then(|| (format!("`{}` is what a contract's listener tells of itself", at.value), "Use another path."))
         };
-        if let Some((problem, advice)) = super::paths::wrong(&at.value).or_else(standing) {
+        if let Some((problem, advice)) = wrong(&at.value).or_else(standing) {
             self.cx.report.error(at.offset, &format!("{}.path", self.key), problem, advice);
             return None;
         }

@@ -33,8 +33,13 @@ impl Taken {
     }
 }
 
-/// What is wrong with a path, and what to do.
+/// What is wrong with a path of the server's own address, and what to do.
 pub(super) fn wrong(path: &str) -> Option<(String, &'static str)> {
+    odd(path).or_else(|| own(path))
+}
+
+/// What is wrong with a path wherever it is: on a listener where nothing of ours answers too.
+pub(super) fn odd(path: &str) -> Option<(String, &'static str)> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~".contains(c);
     let parts = || path.split('/').skip(1);
     if !path.starts_with('/') || path == "/" || path.len() > PATH_BYTES_MAX || !path.chars().all(plain) {
@@ -44,6 +49,10 @@ pub(super) fn wrong(path: &str) -> Option<(String, &'static str)> {
     if parts().any(|p| p.is_empty() || p == "." || p == "..") {
         return Some((format!("`{path}` has an empty or a dotted part"), "Proxies rewrite such paths; leave it out."));
     }
+    None
+}
+
+fn own(path: &str) -> Option<(String, &'static str)> {
     // In any case: a proxy in front may rewrite it, and people read it as the same.
     let lower = path.to_ascii_lowercase();
     let own = OWN.iter().find(|own| lower.strip_prefix(**own).is_some_and(|r| r.is_empty() || r.starts_with('/')));
@@ -53,6 +62,12 @@ pub(super) fn wrong(path: &str) -> Option<(String, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn our_own_paths_are_free_where_we_do_not_answer_and_odd_ones_nowhere() {
+        assert!(odd("/api/webhook").is_none() && wrong("/api/webhook").is_some());
+        assert!(odd("/api//webhook").is_some() && odd("/a/").is_some());
+    }
 
     #[test]
     fn own_odd_and_dotted_paths_are_refused() {

@@ -68,7 +68,7 @@ fn trigger(named: &Named<TriggerWritten>, written: &Written, cx: &Cx<'_>) -> Opt
         max_payload_chars,
         input: dress.input,
         enabled: table.enabled.as_ref().is_none_or(|e| e.value),
-        shown: shown(table, (max_queued, max_concurrent, when_full)),
+        shown: shown(table, (max_queued, max_concurrent, max_payload_chars, when_full)),
     })
 }
 
@@ -246,7 +246,7 @@ fn offset_in(text: &str, line: usize, column: usize) -> usize {
 /// The limits are those that hold, wherever they come from.
 fn shown(
     table: &TriggerTable,
-    (max_queued, max_concurrent, when_full): (u32, Option<u32>, WhenFull),
+    (max_queued, max_concurrent, max_payload_chars, when_full): (u32, Option<u32>, Option<usize>, WhenFull),
 ) -> serde_json::Value {
     let text = |at: &Option<At<String>>| at.as_ref().map(|t| t.value.clone());
     json!({
@@ -257,7 +257,7 @@ fn shown(
         "max_concurrent": max_concurrent,
         "when_full": match when_full { WhenFull::Hold => "hold", WhenFull::Reject => "reject" },
         "max_queued": max_queued,
-        "max_payload_chars": table.max_payload_chars.as_ref().map(|m| m.value),
+        "max_payload_chars": max_payload_chars,
         "storm_cap": table.storm_cap.as_ref().map(|r| &r.value.text),
         "on_retry": if passes(&table.on_retry) { "pass" } else { "block" },
         "on_wait": if passes(&table.on_wait) { "pass" } else { "block" },

@@ -74,6 +74,21 @@ async fn a_paused_agent_holds_its_runs_and_resumes_them_also_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_tells_whether_its_trigger_or_its_agent_has_no_place() {
+    for (concurrency, cap, said) in [(4, 1, "max_concurrent"), (1, 4, "concurrency")] {
+        let agent = HttpAgent::start().await;
+        // It will call back, and does not: the run stays at work.
+        agent.answer(202, "");
+        let keys = (format!("concurrency = {concurrency}"), format!("max_concurrent = {cap}"));
+        let door = Door::start(&config(&agent, &keys.0, &keys.1)).await;
+        ring(&door, "d1", "{}").await;
+        eventually("the first is at work", || async { (!agent.calls().is_empty()).then_some(()) }).await;
+        let second = ring(&door, "d2", "{\"n\":2}").await;
+        assert_eq!(door.api(&format!("/runs/{second}")).await["held_by"], said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stuck_lane_holds_its_own_runs_and_no_others() {
     let agent = HttpAgent::start().await;
     agent.answer(500, "no");

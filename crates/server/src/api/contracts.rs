@@ -7,11 +7,11 @@ use axum::extract::{RawQuery, State};
 
 use super::list::List;
 use super::params::Params;
-use crate::contracts::show::ServedAt;
+use crate::contracts::show::{ServedAt, all};
 use crate::front::Front;
 use crate::problem::Problem;
 
-/// What wire contracts serve, in the order of the file
+/// What wire contracts serve, in the order of the file; then agents that registered themselves
 #[utoipa::path(get, path = "/contracts", tag = "sources", params(
     ("q" = Option<String>, Query, description = "Whose contract or id contains this"),
     ("limit" = Option<u32>, Query, description = "At most this many: 1 to 500, else 50"),
@@ -24,7 +24,7 @@ pub(crate) async fn list(
     let mut params = Params::read(query.as_deref())?;
     let (q, page) = (params.text("q")?.unwrap_or_default(), params.page()?);
     params.end()?;
-    let mut served = front.served();
+    let mut served = all(&front).await?;
     served.retain(|s| s.name().contains(&q));
     Ok(Json(List::cut(served, page)))
 }

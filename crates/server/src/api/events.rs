@@ -149,6 +149,7 @@ pub(crate) async fn show(
     let catalog = house.catalog();
     let query = RunQuery { event: Some(event.id), ..RunQuery::default() };
     let runs = house.store.runs(query, PageRequest { limit: RUNS_SHOWN, from: PageFrom::Start }).await?;
+    let stats = house.store.stats().await?;
     let bytes = event.body.clone();
     let body = Payload::restore(event.body_format, bytes.clone().unwrap_or_default()).map_err(|why| {
         let detail = format!("the event's body cannot be read back: {why}");
@@ -162,7 +163,7 @@ pub(crate) async fn show(
         headers: told.headers,
         query: told.query,
         checks: event.facts.checks.clone(),
-        runs: runs.items.into_iter().map(|run| RunShown::of(run, house, &catalog)).collect(),
+        runs: runs.items.into_iter().map(|run| RunShown::of(run, house, &catalog, &stats)).collect(),
         event: EventShown::of(&event),
     }))
 }

@@ -168,10 +168,8 @@ pub(crate) async fn create(
     if rights.is_empty() {
         return Err(Problem::bad("`scopes` names nothing that the key may do: read, send, operate, register"));
     }
-    // One that only registers is made before the agent that it is for.
-    let is_known = |agent: &&Name| rights == [Right::Register] || house.catalog().agents.contains_key(*agent);
-    if let Some(agent) = new.agent.as_ref().filter(|agent| !is_known(agent)) {
-        return Err(Problem::not_found(format!("there is no agent `{agent}`")));
+    if let Some(agent) = &new.agent {
+        check_agent(&front, agent, &rights).await?;
     }
     let kind = match &new.r#type {
         None => Kind::External,
@@ -195,6 +193,28 @@ pub(crate) async fn create(
     tracing::info!(key = %key.id, name = key.name, "An API key was made");
     let made = KeyMade { shown: KeyShown::of(key, now), key: secret.expose().to_owned() };
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+/// Whether a key may be for this agent: one of the house; one of the contract `agentex`, whose routes take `read` and
+/// `register`; and with `register` also one that is to come, which registers itself with this key.
+async fn check_agent(front: &Front, agent: &Name, rights: &[Right]) -> Result<(), Problem> {
+    if front.house.catalog().agents.contains_key(agent) {
+        return Ok(());
+    }
+    let is_of_contract = rights.iter().all(|right| matches!(right, Right::Read | Right::Register));
+    if is_of_contract && rights.contains(&Right::Register) {
+        return Ok(());
+    }
+    let kept = front.house.store.registration(agent.clone()).await?;
+    if !front.contracts.load().has_agent(agent, kept.as_ref()) {
+        return Err(Problem::not_found(format!("there is no agent `{agent}`")));
+    }
+    if is_of_contract {
+        return Ok(());
+    }
+    Err(Problem::bad(format!(
+        "`scopes`: `{agent}` is an agent of the contract agentex, for which there are `read` and `register`"
+    )))
 }
 
 /// Gives a key another secret; the present one stays good for a while

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Extension, Path, RawQuery, State};
 use doorbell_core::attempt::{Approval, Usage};
 use doorbell_core::house::{Catalog, House};
-use doorbell_core::ports::RunQuery;
+use doorbell_core::ports::{QueueStats, RunQuery};
 use doorbell_core::run::{Move, Run, State as RunState};
 use doorbell_core::worker::{self, CompleteError};
 use doorbell_core::{Name, RunId, Timestamp};
@@ -49,8 +49,8 @@ pub(crate) struct RunShown {
     /// `queued running waiting succeeded failed cancelled`
     #[schema(value_type = String)]
     state: RunState,
-    /// What a queued run waits for: `agent_missing`, `trigger_missing`, `agent_paused`, `lane:<run>`, a time, or
-    /// `concurrency`.
+    /// What a queued run waits for: `agent_missing`, `trigger_missing`, `agent_paused`, `breaker`, `lane:<run>`, a
+    /// time, `max_concurrent` (the trigger's runs at once) or `concurrency` (the agent's).
     held_by: Option<String>,
     /// Attempts that counted so far.
     attempt: u32,
@@ -114,8 +114,8 @@ pub(crate) struct ApprovalShown {
 }
 
 impl RunShown {
-    pub(crate) fn of(run: Run, house: &House, catalog: &Catalog) -> Self {
-        let held_by = held_by(&run, house, catalog);
+    pub(crate) fn of(run: Run, house: &House, catalog: &Catalog, stats: &[QueueStats]) -> Self {
+        let held_by = held_by(&run, house, catalog, stats);
         Self {
             trigger_kind: catalog.sources.get(&run.source).map(|s| s.kind()),
             held_by,
@@ -152,14 +152,12 @@ impl RunShown {
 }
 
 /// What a queued run waits for.
-fn held_by(run: &Run, house: &House, catalog: &Catalog) -> Option<String> {
+fn held_by(run: &Run, house: &House, catalog: &Catalog, stats: &[QueueStats]) -> Option<String> {
     if run.state != RunState::Queued {
         return None;
     }
     let Some(agent) = catalog.agents.get(&run.agent) else { return Some("agent_missing".into()) };
-    if !catalog.triggers.contains_key(&run.trigger) {
-        return Some("trigger_missing".into());
-    }
+    let Some(trigger) = catalog.triggers.get(&run.trigger) else { return Some("trigger_missing".into()) };
     if house.is_paused(agent) {
         return Some("agent_paused".into());
     }
@@ -169,7 +167,13 @@ fn held_by(run: &Run, house: &House, catalog: &Catalog) -> Option<String> {
     if let Some(front) = run.behind {
         return Some(format!("lane:{front}"));
     }
-    Some(if run.due_at > house.clock.now() { run.due_at.to_string() } else { "concurrency".into() })
+    if run.due_at > house.clock.now() {
+        return Some(run.due_at.to_string());
+    }
+    let running = |fits: &dyn Fn(&&QueueStats) -> bool| stats.iter().filter(fits).map(|s| s.running).sum::<u64>();
+    let has_place = running(&|s| s.agent == agent.name) < u64::from(agent.concurrency);
+    let is_full = |cap: u32| running(&|s| s.trigger == trigger.name) >= u64::from(cap);
+    Some(if has_place && trigger.max_concurrent.is_some_and(is_full) { "max_concurrent" } else { "concurrency" }.into())
 }
 
 /// Runs, newest first
@@ -218,7 +222,8 @@ pub(crate) async fn list(
         }
     }
     let page = front.house.store.runs(wanted, page).await?;
-    Ok(Json(List::of(page, |run| RunShown::of(run, &front.house, &catalog))))
+    let stats = front.house.store.stats().await?;
+    Ok(Json(List::of(page, |run| RunShown::of(run, &front.house, &catalog, &stats))))
 }
 
 /// One run, with its output
@@ -226,7 +231,8 @@ pub(crate) async fn list(
     responses((status = 200, body = RunShown)))]
 pub(crate) async fn show(State(front): State<Arc<Front>>, Path(id): Path<String>) -> Result<Json<RunShown>, Problem> {
     let run = front.house.store.run(id.parse()?).await?;
-    Ok(Json(RunShown::of(run, &front.house, &front.house.catalog())))
+    let stats = front.house.store.stats().await?;
+    Ok(Json(RunShown::of(run, &front.house, &front.house.catalog(), &stats)))
 }
 
 /// Where a run stands after a verb.

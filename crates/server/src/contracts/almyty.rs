@@ -262,15 +262,13 @@ async fn executions(front: &Front, found: Option<(&Served, Found)>, arrived: &Ar
             }
         }
     }
-    let catalog = front.house.catalog();
-    let mine = catalog.triggers.values().filter(|t| t.agent == found.agent.name);
-    let fits =
-        |t: &&Arc<doorbell_core::trigger::Trigger>| wanted.as_deref().is_none_or(|w| w == trigger_word(front, &t.name));
-    let triggers: Vec<Name> = mine.filter(fits).map(|t| t.name.clone()).collect();
+    let fits = wanted.as_deref().is_none_or(|w| w == trigger_word(front, &served.trigger));
     let end = page.saturating_mul(limit);
-    if triggers.is_empty() || end > DEEPEST {
+    if !fits || end > DEEPEST {
         return told(StatusCode::OK, json!([]));
     }
+    // Other triggers may start the same agent: those runs are not of what is served here.
+    let triggers = vec![served.trigger.clone()];
     let query = RunQuery { agent: Some(found.agent.name.clone()), triggers, states, ..RunQuery::default() };
     match front.house.store.runs(query, PageRequest { limit: end, from: PageFrom::Start }).await {
         Ok(runs) => {
@@ -288,7 +286,9 @@ async fn execution(front: &Front, found: Option<(&Served, Found)>, id: &str, ask
     }
     let (Some((served, found)), Ok(id)) = (found, id.parse::<RunId>()) else { return no(No::NotFound) };
     match front.house.store.run(id).await {
-        Ok(run) if run.agent == found.agent.name => told(StatusCode::OK, shown(front, served, &run)),
+        Ok(run) if run.agent == found.agent.name && run.trigger == served.trigger => {
+            told(StatusCode::OK, shown(front, served, &run))
+        }
         Ok(_) | Err(StoreError::NotFound(_)) => no(No::NotFound),
         Err(error) => broken(&error),
     }

@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 
 use doorbell_core::Name;
 use doorbell_core::house::Catalog;
+use doorbell_core::ports::StoreError;
+use doorbell_core::registration::Registration;
 use doorbell_core::source::Source;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::agentex::{FORWARD, Mode};
 use super::{CONTRACT, Contracts, Wire};
+use crate::front::Front;
 
 /// One thing that a contract serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -33,7 +36,14 @@ pub struct ServedAt {
     pub agent: Option<Name>,
     /// Where requests are passed on to; null if they become runs.
     pub forwards_to: Option<String>,
+    /// Who named it: `file`, or `registered`, the agent itself by `POST /agents/register`.
+    pub by: &'static str,
 }
+
+/// Named in the configuration.
+const FILE: &str = "file";
+/// Named itself.
+const REGISTERED: &str = "registered";
 
 impl ServedAt {
     /// `datalayer/helpdesk`: the contract and what its clients call this.
@@ -63,6 +73,7 @@ impl Contracts {
                 trigger: Some(served.trigger.clone()),
                 agent: agent(&served.trigger),
                 forwards_to: None,
+                by: FILE,
             })
         });
         let of_agents = self.agentex.iter().flat_map(|own| {
@@ -79,11 +90,55 @@ impl Contracts {
                     agent: trigger.as_ref().and_then(agent),
                     trigger,
                     forwards_to,
+                    by: FILE,
                 }
             })
         });
         rung.chain(of_agents).collect()
     }
+
+    /// The agents that registered themselves, as [`Self::shown`] shows those of the file, which stand before them.
+    pub(crate) fn registered(&self, kept: Vec<Registration>) -> Vec<ServedAt> {
+        let Some(own) = self.agentex.as_ref().filter(|own| own.registering.is_some()) else { return Vec::new() };
+        let kept = kept.into_iter().filter(|agent| !own.agents.contains_key(&agent.name));
+        let shown = kept.map(|agent| ServedAt {
+            contract: "agentex",
+            path: format!("{FORWARD}{}/", agent.name),
+            id: agent.name.to_string(),
+            listen: own.listen,
+            trigger: None,
+            agent: None,
+            // It was a URL when it was taken.
+            forwards_to: agent.acp_url.parse().ok().map(|url| without_user(&url)),
+            by: REGISTERED,
+        });
+        shown.collect()
+    }
+
+    /// The listener where agents may register themselves, none in it being the main one; none if they may not.
+    pub fn registers_at(&self) -> Option<Option<SocketAddr>> {
+        self.agentex.as_ref().filter(|own| own.registering.is_some()).map(|own| own.listen)
+    }
+
+    /// Whether requests to an agent of this name are the contract `agentex`'s: of the file, or, with what the store
+    /// `kept` of it, registered.
+    pub(crate) fn has_agent(&self, name: &Name, kept: Option<&Registration>) -> bool {
+        let own = self.agentex.as_ref();
+        own.is_some_and(|own| own.agents.contains_key(name) || (own.registering.is_some() && kept.is_some()))
+    }
+}
+
+/// Everything that is served, the agents that registered themselves with it.
+///
+/// # Errors
+/// If the store cannot be read.
+pub(crate) async fn all(front: &Front) -> Result<Vec<ServedAt>, StoreError> {
+    let contracts = front.contracts.load_full();
+    let mut served = contracts.shown(&front.house.catalog());
+    if contracts.registers_at().is_some() {
+        served.extend(contracts.registered(front.house.store.registrations().await?));
+    }
+    Ok(served)
 }
 
 /// Where the events of a source come in: its own path, unless only contracts let anybody in, and those of contracts.

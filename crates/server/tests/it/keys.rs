@@ -257,3 +257,34 @@ async fn names_of_no_key_do_not_make_us_flood_the_sender() {
     assert_eq!(host.asked(), 32, "so many are asked for in a minute, whoever names them");
     assert_eq!((answers[0], answers[49]), (401, 503), "those beyond them may be right");
 }
+
+/// A host that cannot be reached, and how often it was asked.
+#[derive(Debug, Default)]
+struct Away(Mutex<usize>);
+
+#[async_trait]
+impl Fetch for Away {
+    async fn fetch(&self, _: http::Request<Bytes>, _: FetchLimits) -> Result<http::Response<Bytes>, FetchError> {
+        *self.0.lock().unwrap() += 1;
+        Err(FetchError::Refused("away".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn what_no_key_could_make_good_is_turned_away_without_one() {
+    let host = Arc::new(Away::default());
+    let world = World::with_published("google-pubsub", host.clone()).await;
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let token = |header: &str| format!("Bearer {}.{}.{}", part(header), part("{}"), part("x"));
+    let ring = async |value: Option<&str>| {
+        let headers: Vec<_> = value.map(|value| ("authorization", value)).into_iter().collect();
+        world.call("POST", "/hooks/published", &headers, "{}").await.status
+    };
+    let (none, crit) = (token(r#"{"alg": "none", "kid": "1"}"#), token(r#"{"alg": "RS256", "crit": ["x"]}"#));
+    for bad in [None, Some("Basic YTpi"), Some("Bearer nonsense"), Some("Bearer a.b.c"), Some(&*none), Some(&*crit)] {
+        assert_eq!(ring(bad).await, 401, "{bad:?}");
+    }
+    assert_eq!(*host.0.lock().unwrap(), 0, "nobody is asked on their account");
+    assert_eq!(ring(Some(&token(r#"{"alg": "RS256", "kid": "1"}"#))).await, 503);
+    assert_eq!(*host.0.lock().unwrap(), 1);
+}

@@ -63,7 +63,8 @@ async fn a_secret_whose_key_is_gone_is_removed_when_it_is_an_hour_old_and_no_oth
     clock.advance(Duration::from_secs(3600));
     put("agentex/reviewer/github/key_young").await;
     assert_eq!(sweep(&house).await.unwrap(), 2);
-    let left: Vec<String> = house.vault().list("agentex").await.unwrap().iter().map(|i| i.name.to_string()).collect();
+    let left: Vec<String> =
+        house.vault().list("agentex").await.unwrap().iter().map(|i| i.name.as_str().to_owned()).collect();
     assert_eq!(left.len(), 3, "{left:?}");
     assert!(owned.iter().all(|text| left.contains(text)), "{left:?}");
     assert_eq!(house.vault().list("user").await.unwrap().len(), 1);

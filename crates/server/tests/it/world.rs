@@ -157,6 +157,7 @@ fn source(name_: &str, preset: Option<&str>, respond: Respond, filters: &[Option
                 "aws-sns" => vec![Secret::new("arn:aws:sns:us-west-2:123456789012:MyTopic")],
                 "travis" => vec![Secret::new("acme/doorbell")],
                 "plaid" => vec![Secret::new("client:plaid-s3cret")],
+                "google-pubsub" => vec![Secret::new("push@project.iam.gserviceaccount.com")],
                 _ => vec![],
             };
             Way::Webhook(Box::new(Webhook {

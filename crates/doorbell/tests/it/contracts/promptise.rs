@@ -49,7 +49,7 @@ listen = "SHARED"
 auth = "none"
 [contracts.promptise.serve.plain]
 trigger = "plain"
-path = "/events"
+path = "/api/events"
 listen = "ALONE"
 [contracts.promptise.serve.generic]
 trigger = "generic"
@@ -108,7 +108,7 @@ fn stripe(body: &str, ago: i64) -> String {
 async fn an_endpoint_answers_as_the_document_says() {
     let stage = stage().await;
     let base = &stage.alone;
-    let id = format!("webhook-{}/events", stage.port);
+    let id = format!("webhook-{}/api/events", stage.port);
     let rows = [
         row(
             "health",
@@ -116,20 +116,25 @@ async fn an_endpoint_answers_as_the_document_says() {
             200,
             json!({"status": "healthy", "reason": null, "trigger_id": id, "queue_size": 0}),
         ),
-        row("json", "POST /events?a=1\nContent-Type: application/json\nX-Trace: t1\n\n{\"n\":1}", 202, accepted()),
-        row("text that says that it is JSON", "POST /events\nContent-Type: application/json\n\nhello", 202, accepted()),
-        row("a number", "POST /events\nContent-Type: text/plain\n\n42", 202, accepted()),
-        row("filtered", "POST /events\n\n{\"skip\":1}", 200, json!({"status": "ignored", "event_id": "*"})),
+        row("json", "POST /api/events?a=1\nContent-Type: application/json\nX-Trace: t1\n\n{\"n\":1}", 202, accepted()),
+        row(
+            "text that says that it is JSON",
+            "POST /api/events\nContent-Type: application/json\n\nhello",
+            202,
+            accepted(),
+        ),
+        row("a number", "POST /api/events\nContent-Type: text/plain\n\n42", 202, accepted()),
+        row("filtered", "POST /api/events\n\n{\"skip\":1}", 200, json!({"status": "ignored", "event_id": "*"})),
         row(
             "another site's page",
-            "POST /events\nOrigin: https://evil.example\n\n{}",
+            "POST /api/events\nOrigin: https://evil.example\n\n{}",
             403,
             error("Cross-origin request refused"),
         ),
-        row("a page of nowhere", "POST /events\nOrigin: null\n\n{}", 403, error("Cross-origin request refused")),
-        row("a name that was rebound", "POST /events\nHost: evil.example\n\n{}", 421, error("Misdirected request")),
-        row("a page of this machine", "POST /events\nOrigin: http://localhost:3000\n\n{\"n\":2}", 202, accepted()),
-        row("another method", "GET /events", 405, Value::Null),
+        row("a page of nowhere", "POST /api/events\nOrigin: null\n\n{}", 403, error("Cross-origin request refused")),
+        row("a name that was rebound", "POST /api/events\nHost: evil.example\n\n{}", 421, error("Misdirected request")),
+        row("a page of this machine", "POST /api/events\nOrigin: http://localhost:3000\n\n{\"n\":2}", 202, accepted()),
+        row("another method", "GET /api/events", 405, Value::Null),
     ];
     check(&stage.door, base, &rows).await;
     let seen = eventually("four runs", || async { Some(stage.agent.envelopes()).filter(|e| e.len() == 4) }).await;
@@ -192,7 +197,9 @@ async fn every_scheme_lets_in_what_is_signed_and_nothing_else() {
 async fn a_full_queue_is_503_and_a_long_event_is_cut_in_the_prompt() {
     let Stage { agent, door, shared: base, alone, .. } = &stage().await;
     let long = "x".repeat(30_000);
-    let said = send(&door.http, alone, &format!("POST /events\n\n{long}")).await;
+    let settings = door.api("/triggers/plain").await["settings"].clone();
+    assert_eq!(settings["max_payload_chars"], 20_000, "as in force: {settings}");
+    let said = send(&door.http, alone, &format!("POST /api/events\n\n{long}")).await;
     assert_eq!(said.status, 202, "{}", said.text);
     let seen = eventually("a run", || async { agent.envelopes().pop() }).await;
     let prompt = seen["prompt"].as_str().unwrap();

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use doorbell_core::Name;
+use doorbell_core::ingest;
 use doorbell_core::ports::StoreError;
 use doorbell_core::registration::Registration;
 use doorbell_core::vault::VaultError;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::call;
 use super::access::{Covers, Want, check};
-use super::registry::{self, Registering};
+use super::registry;
 use super::{Agentex, book, keys, say};
 use crate::body::Body;
 use crate::front::Front;
@@ -21,6 +22,8 @@ use crate::webhook::Arrived;
 
 /// Where agents are.
 pub const AGENTS: &str = "/agents";
+/// Where they register themselves.
+pub const REGISTER: &str = "/agents/register";
 /// What an agent says of itself is a page at most; a build's description is the largest part of it.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 const DESCRIPTION_BYTES_MAX: usize = 4096;
@@ -69,8 +72,10 @@ pub(super) fn read(path: &str) -> Option<Ask> {
 
 /// Answers one request.
 pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAddr, arrived: Arrived) -> Response<Body> {
-    let Some(registering) = &own.registering else { return say::failed(StatusCode::NOT_FOUND, "Not Found") };
-    let Arrived { head, body, .. } = arrived;
+    if own.registering.is_none() {
+        return say::failed(StatusCode::NOT_FOUND, "Not Found");
+    }
+    let Arrived { head, body, remote, .. } = arrived;
     let want = match (&ask, &head.method) {
         (Ask::List | Ask::Named(_) | Ask::Id(_), &Method::GET) => Want::Look,
         (Ask::Register, &Method::POST) | (Ask::Named(_) | Ask::Id(_), &Method::DELETE) => Want::Register,
@@ -85,11 +90,11 @@ pub(super) async fn answer(front: &Front, own: &Agentex, ask: Ask, socket: IpAdd
     let told = match (ask, &head.method) {
         (Ask::List, _) => list(front, own, &covers).await,
         (Ask::Register, _) => match keys::text(front, &head, body, BODY_BYTES_MAX).await {
-            Ok(said) => register(front, own, registering, &covers, said).await,
+            Ok(said) => register(front, own, &covers, said, remote).await,
             Err(response) => Err(response),
         },
         (Ask::Named(name) | Ask::Id(name), &Method::GET) => show(front, own, &covers, &name).await,
-        (Ask::Named(name) | Ask::Id(name), _) => remove(front, own, registering, &covers, &name).await,
+        (Ask::Named(name) | Ask::Id(name), _) => remove(front, own, &covers, &name, remote).await,
     };
     told.unwrap_or_else(|response| *response)
 }
@@ -113,7 +118,8 @@ fn no_agent<T>(name: &str) -> Result<T, Box<Response<Body>>> {
     failed(StatusCode::NOT_FOUND, &format!("Agent {} not found.", call::shown(name)))
 }
 
-async fn register(front: &Front, own: &Agentex, registering: &Registering, covers: &Covers, said: Said) -> Told {
+async fn register(front: &Front, own: &Agentex, covers: &Covers, said: Said, remote: IpAddr) -> Told {
+    let Some(registering) = &own.registering else { return failed(StatusCode::NOT_FOUND, "Not Found") };
     let Ok(name) = Name::new(&said.name) else {
         return invalid("`name` has 1 to 63 of `a-z`, `0-9` and `-`, and does not begin with `-`");
     };
@@ -171,9 +177,16 @@ async fn register(front: &Front, own: &Agentex, registering: &Registering, cover
         registry::forget_secret(front, &agent.name).await.map_err(broken)?;
     }
     let (agent, secret) = registry::keep(front, agent).await.map_err(broken)?;
+    // Its path may hold a token.
+    let host = agent.acp_url.parse::<Uri>().ok().and_then(|url| url.authority().map(ToString::to_string));
+    let reason = match (&before, moved) {
+        (None, _) => "the agent registered itself, with the host",
+        (Some(_), true) => "the agent registered itself again, with another URL, of the host",
+        (Some(_), false) => "the agent registered itself again, with the host",
+    };
+    let reason = format!("{reason} {}", host.as_deref().unwrap_or("-"));
+    ingest::note_agent(&front.house, &agent.name, remote, ("registered", reason)).await;
     if moved {
-        // Its path may hold a token.
-        let host = agent.acp_url.parse::<Uri>().ok().and_then(|url| url.authority().map(ToString::to_string));
         tracing::info!(agent = %agent.name, host, "An agent registered itself; requests are passed on there");
     }
     let mut told = shown(&agent);
@@ -250,7 +263,8 @@ async fn end_keys(front: &Front, name: &Name) -> Result<(), Box<Response<Body>>>
     Ok(())
 }
 
-async fn remove(front: &Front, own: &Agentex, registering: &Registering, covers: &Covers, asked: &str) -> Told {
+async fn remove(front: &Front, own: &Agentex, covers: &Covers, asked: &str, remote: IpAddr) -> Told {
+    let Some(registering) = &own.registering else { return failed(StatusCode::NOT_FOUND, "Not Found") };
     let Some(name) = Name::new(asked).ok().filter(|name| covers.lets(name)) else { return no_agent(asked) };
     if own.agents.contains_key(&name) {
         let text = format!("Agent {name} stands in the configuration: take it out there.");
@@ -267,6 +281,7 @@ async fn remove(front: &Front, own: &Agentex, registering: &Registering, covers:
         Err(VaultError::Store(StoreError::NotFound(_))) => return no_agent(asked),
         Err(error) => return Err(broken(error)),
     }
+    ingest::note_agent(&front.house, &name, remote, ("unregistered", "deleted, with its keys".into())).await;
     tracing::info!(agent = %name, "A registered agent was deleted, with its keys");
     let said = json!({ "id": name, "message": format!("Agent '{name}' deleted successfully") });
     Ok(crate::reply::json(StatusCode::OK, &said))

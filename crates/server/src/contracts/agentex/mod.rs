@@ -35,7 +35,7 @@ use crate::body::Body;
 use crate::front::Front;
 use crate::webhook::Arrived;
 
-pub use agents::AGENTS;
+pub use agents::{AGENTS, REGISTER};
 pub use book::sweep;
 pub use places::Places;
 pub use registry::{DoorOf, Judge, Registering};

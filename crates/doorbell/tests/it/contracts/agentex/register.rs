@@ -120,8 +120,16 @@ async fn a_registration_stands_in_nobodys_place_and_leads_to_no_address_that_is_
     };
     let bound = json!({"name": "own", "agent": "to-come", "scopes": ["register"]});
     let bound = world.door.api_post("/keys", bound).await.1["key"].as_str().unwrap().to_owned();
-    let no_agent = json!({"name": "own", "agent": "to-come", "scopes": ["register", "read"]});
-    assert_eq!(world.door.api_post("/keys", no_agent).await.0, 404);
+    for (agent, scopes, status) in [
+        ("to-come", json!(["register", "read"]), 201),
+        ("to-come", json!(["read"]), 404),
+        ("to-come", json!(["register", "send"]), 404),
+        ("reviewer", json!(["read"]), 201),
+        ("reviewer", json!(["operate"]), 400),
+    ] {
+        let said = world.door.api_post("/keys", json!({"name": "k", "agent": agent, "scopes": scopes})).await;
+        assert_eq!(said.0, status, "{agent} {scopes}: {}", said.1);
+    }
     let reads = json!({"name": "reads", "scopes": ["read"]});
     let reads = world.door.api_post("/keys", reads).await.1["key"].as_str().unwrap().to_owned();
     let rows = [
@@ -218,4 +226,40 @@ async fn whoever_takes_a_name_is_opened_by_no_key_that_was_left_under_it() {
         let key = world.external("conf").await;
         assert_eq!(status(get("conf", "x", &key)).await, 200, "its forwards are signed");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_registered_itself_is_seen_and_its_coming_and_going_are_decisions() {
+    let world = World::start(ON).await;
+    let url = world.agent.url();
+    let contracts = async || world.door.all("/contracts").await;
+    let late = |all: Vec<Value>| all.into_iter().find(|c| c["id"] == "late");
+    assert_eq!(late(contracts().await), None);
+    for _ in 0..2 {
+        assert_eq!(world.send(&register(&basic(TOKEN), &agent("late", &url))).await.status, 200);
+    }
+    let shown = late(contracts().await).unwrap();
+    let wanted = json!({
+        "contract": "agentex", "id": "late", "listen": null, "path": "/agents/forward/name/late/", "trigger": null,
+        "agent": null, "forwards_to": url, "by": "registered",
+    });
+    assert_eq!(shown, wanted);
+    assert!(contracts().await.iter().any(|c| c["id"] == "reviewer" && c["by"] == "file"));
+    // Whose keys a key with `read` for it may look at, as for one of the file.
+    world.external("late").await;
+    let key = json!({"name": "look", "agent": "late", "scopes": ["read"]});
+    let (status, said) = world.door.api_post("/keys", key).await;
+    assert_eq!(status, 201, "{said}");
+    let look = format!("GET /agent_api_keys?agent_name=late\nx-api-key: {}", said["key"].as_str().unwrap());
+    let said = world.send(&look).await;
+    assert_eq!((said.status, said.json().as_array().unwrap().len()), (200, 1), "{}", said.text);
+    assert_eq!(world.send(&owner("DELETE /agents/late")).await.status, 200);
+    assert_eq!(late(contracts().await), None);
+    let told = world.door.all("/decisions?source=late").await;
+    let told: Vec<_> = told.iter().map(|d| (d["kind"].as_str().unwrap(), d["code"].as_str().unwrap())).collect();
+    assert_eq!(
+        told,
+        [("handshake", "unregistered"), ("handshake", "registered"), ("handshake", "registered")],
+        "newest first"
+    );
 }
