@@ -45,6 +45,13 @@ impl Client {
         self.base.as_str().trim_end_matches('/')
     }
 
+    /// The server's address as it may be told: without a name and password.
+    fn shown(&self) -> String {
+        let mut base = self.base.clone();
+        let _ = base.set_username("").and_then(|()| base.set_password(None));
+        base.as_str().trim_end_matches('/').to_owned()
+    }
+
     /// The thing at `path` (`runs/run_…`) under `/api/v1`.
     ///
     /// # Errors
@@ -69,7 +76,7 @@ impl Client {
         let url = format!("{}/{path}", self.base());
         let response = self.send(self.authorized(self.http.get(url)).timeout(ANSWER_WITHIN)).await?;
         let bytes = read(response).await.map_err(|e| self.broken(e))?;
-        String::from_utf8(bytes).with_context(|| format!("{}/{path} is not text", self.base()))
+        String::from_utf8(bytes).with_context(|| format!("{}/{path} is not text", self.shown()))
     }
 
     /// Opens a stream of server-sent events.
@@ -128,24 +135,24 @@ impl Client {
 
     fn unreachable(&self, error: reqwest::Error) -> Fault {
         if error.is_timeout() && !error.is_connect() {
-            let what = format!("{} did not answer within {} s", self.base(), ANSWER_WITHIN.as_secs());
+            let what = format!("{} did not answer within {} s", self.shown(), ANSWER_WITHIN.as_secs());
             return Fault::not_reachable(what).advice(
                 "Something listens there. Look at the log of `doorbell serve`; it may be stopped or overloaded.",
             );
         }
-        Fault::not_reachable(format!("no Doorbell answers at {} ({})", self.base(), self.whence)).cause(root(error)).advice(
+        Fault::not_reachable(format!("no Doorbell answers at {} ({})", self.shown(), self.whence)).cause(root(error)).advice(
             "Is `doorbell serve` running? If it is elsewhere: `--url`, `DOORBELL_URL`, or `-c` with its doorbell.toml.",
         )
     }
 
     fn broken(&self, error: reqwest::Error) -> Fault {
-        Fault::not_reachable(format!("the answer of {} broke off", self.base()))
+        Fault::not_reachable(format!("the answer of {} broke off", self.shown()))
             .cause(root(error))
             .advice("It may have been carried out: look before you send it again.")
     }
 
     fn stranger(&self) -> Fault {
-        Fault::not_reachable(format!("what answers at {} is not Doorbell", self.base()))
+        Fault::not_reachable(format!("what answers at {} is not Doorbell", self.shown()))
             .advice("Check the address: `--url`, `DOORBELL_URL`, or `server.listen` in doorbell.toml.")
     }
 
