@@ -37,7 +37,7 @@ const COLUMNS: &[Column] = &[
     Column::text("NAMED BY", "by").spared(2),
 ];
 
-/// Agents that no run goes to: they are not in [agents] of the file, and their requests are passed on.
+/// Agents that no run goes to: they are not in `[agents]` of the file, and their requests are passed on.
 const FORWARDS: &[Column] = &[
     Column::id("NAME", "id"),
     Column::id("PATH", "path"),
