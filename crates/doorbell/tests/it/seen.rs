@@ -222,7 +222,7 @@ secret = {{ env = \"TEST_SECRET\" }}
         forward,
         [json!({
             "contract": "agentex", "id": "reviewer", "listen": null, "path": "/agents/forward/name/reviewer/",
-            "trigger": null, "agent": null, "forwards_to": "http://127.0.0.1:9/",
+            "trigger": null, "agent": null, "forwards_to": "http://127.0.0.1:9/", "by": "file",
         })]
     );
 }
