@@ -121,7 +121,9 @@ async fn a_registration_stands_in_nobodys_place_and_leads_to_no_address_that_is_
         register(&basic(TOKEN), &said)
     };
     let bound = json!({"name": "own", "agent": "to-come", "scopes": ["register"]});
-    let bound = world.door.api_post("/keys", bound).await.1["key"].as_str().unwrap().to_owned();
+    let (status, said) = world.door.api_post("/keys", bound).await;
+    assert_eq!(status, 201, "{said}");
+    let bound = said["key"].as_str().unwrap().to_owned();
     for (agent, scopes, status) in [
         ("to-come", json!(["register", "read"]), 201),
         ("to-come", json!(["read"]), 404),
