@@ -14,12 +14,12 @@ use doorbell_core::{EventId, Name, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::acklog::Record;
-use super::dedup::Seen;
+use super::book::{Book, Names};
+use super::dedup::{Prints, Seen};
 use super::entry::{self, Entry, RunEntry};
 use super::errors::{Fail, corrupt};
-use super::rows;
-use super::writer::Tx;
-use super::{decisions, lane};
+use super::writer::{Effects, Hot, Tx};
+use super::{Shared, decisions, lane, rows};
 use crate::record::within;
 
 /// An admission made ready outside the writer's thread.
@@ -80,6 +80,21 @@ enum Standing {
     CopyOfEarlier { index: usize, by: SeenBy },
 }
 
+/// What new events are numbered with: the tables to look prints up in, and what is kept in memory.
+pub(super) struct Counter<'t> {
+    pub(super) conn: &'t Connection,
+    pub(super) book: &'t mut Book,
+    pub(super) prints: &'t mut Prints,
+    pub(super) effects: &'t mut Effects,
+    pub(super) shared: &'t Shared,
+}
+
+impl<'t> Counter<'t> {
+    fn of(tx: &'t mut Tx<'_, '_>) -> Self {
+        Self { conn: tx.conn, book: tx.book, prints: tx.prints, effects: tx.effects, shared: tx.shared }
+    }
+}
+
 /// The numbers and receipts of an admission of new events.
 pub(super) struct Admitted {
     pub(super) first_event: u64,
@@ -89,25 +104,24 @@ pub(super) struct Admitted {
 
 /// Gives new events their numbers, and writes nothing. None: a duplicate or a name that the tables do not have yet is
 /// among them, which [`accept`] has to see to; nothing was given then.
-pub(super) fn admit(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Option<Admitted>, Fail> {
-    refuse_short(tx)?;
+pub(super) fn admit(counter: &mut Counter<'_>, prepared: &Prepared) -> Result<Option<Admitted>, Fail> {
     let known = |event: &NewEvent| {
-        let names = tx.book.names();
+        let names = counter.book.names();
         let queue = |run: &NewRun| names.queue_of(run.agent.as_str(), run.trigger.as_str());
         names.id(&event.source).is_some() && event.runs.iter().all(|run| queue(run).is_some())
     };
     if !prepared.events.iter().all(known) {
         return Ok(None);
     }
-    let standings = stand(tx, prepared)?;
+    let standings = stand(counter, prepared)?;
     if standings.iter().any(|standing| !matches!(standing, Standing::New)) {
         return Ok(None);
     }
-    check_limits(tx, prepared, &standings)?;
-    let (first_event, first_run) = tx.book.upcoming();
-    let receipts = prepared.events.iter().map(|event| allot(tx, event, prepared.at));
+    check_limits(counter.book, prepared, &standings)?;
+    let (first_event, first_run) = counter.book.upcoming();
+    let receipts = prepared.events.iter().map(|event| allot(counter, event, prepared.at));
     let receipts = receipts.collect::<rusqlite::Result<Vec<_>>>()?;
-    tx.effects.ready = true;
+    counter.effects.ready = true;
     Ok(Some(Admitted { first_event, first_run, receipts }))
 }
 
@@ -121,8 +135,8 @@ fn refuse_short(tx: &Tx<'_, '_>) -> Result<(), StoreError> {
 /// Carries an admission out.
 pub(super) fn accept(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Vec<Receipt>, Fail> {
     refuse_short(tx)?;
-    let standings = stand(tx, prepared)?;
-    check_limits(tx, prepared, &standings)?;
+    let standings = stand(&Counter::of(tx), prepared)?;
+    check_limits(tx.book, prepared, &standings)?;
     let mut receipts: Vec<Receipt> = Vec::with_capacity(standings.len());
     let mut places: Vec<u64> = Vec::with_capacity(standings.len());
     let entries = entry::decode(&prepared.bytes);
@@ -130,8 +144,11 @@ pub(super) fn accept(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Vec<Rec
         let (place, receipt) = match standing {
             Standing::New => {
                 let (seq, first_run) = tx.book.upcoming();
-                let receipt = allot(tx, event, prepared.at)?;
-                tx.effects.ready |= write_rows(tx, &entry?, prepared.at.millis(), seq, first_run)?;
+                let receipt = allot(&mut Counter::of(tx), event, prepared.at)?;
+                let entry = entry?;
+                let numbers = Numbers::given(tx.book, tx.conn, &entry)?;
+                let place = Place { at: prepared.at.millis(), seq, first_run };
+                tx.effects.ready |= write_rows(tx.conn, tx.hot, &numbers, &entry, place)?;
                 (seq, receipt)
             }
             Standing::Copy { of, by } => (of.event, duplicate(tx, event, of.event, *by, prepared.at)?),
@@ -147,8 +164,8 @@ pub(super) fn accept(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Vec<Rec
 }
 
 /// Finds the duplicates, before anything is written.
-fn stand(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> rusqlite::Result<Vec<Standing>> {
-    let keep = tx.shared.dedup_keep();
+fn stand(counter: &Counter<'_>, prepared: &Prepared) -> rusqlite::Result<Vec<Standing>> {
+    let keep = counter.shared.dedup_keep();
     let mut earlier = HashMap::new();
     let several = prepared.events.len() > 1;
     let mut standings = Vec::with_capacity(prepared.events.len());
@@ -161,7 +178,9 @@ fn stand(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> rusqlite::Result<Vec<Stand
                 standing = Standing::CopyOfEarlier { index: *first, by };
                 break;
             }
-            if let Some(of) = tx.hot.dedup.get(print)?.filter(|seen| within(seen.at, prepared.at, window)) {
+            if let Some(of) =
+                counter.prints.get(counter.conn, print)?.filter(|seen| within(seen.at, prepared.at, window))
+            {
                 standing = Standing::Copy { of, by };
                 break;
             }
@@ -176,14 +195,14 @@ fn stand(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> rusqlite::Result<Vec<Stand
     Ok(standings)
 }
 
-/// Refuses the whole admission if a trigger's queue is full. Exact: the writer alone counts.
-fn check_limits(tx: &Tx<'_, '_>, prepared: &Prepared, standings: &[Standing]) -> Result<(), StoreError> {
+/// Refuses the whole admission if a trigger's queue is full. Exact: whoever asks holds the desk.
+fn check_limits(book: &Book, prepared: &Prepared, standings: &[Standing]) -> Result<(), StoreError> {
     let new = prepared.events.iter().zip(standings).filter(|(_, s)| matches!(s, Standing::New));
-    refuse_over_limit(tx, new.flat_map(|(event, _)| &event.runs))
+    refuse_over_limit(book, new.flat_map(|(event, _)| &event.runs))
 }
 
 /// Refuses runs that would go over their trigger's `max_queued`.
-pub(super) fn refuse_over_limit<'r>(tx: &Tx<'_, '_>, runs: impl Iterator<Item = &'r NewRun>) -> Result<(), StoreError> {
+pub(super) fn refuse_over_limit<'r>(book: &Book, runs: impl Iterator<Item = &'r NewRun>) -> Result<(), StoreError> {
     let mut joining: Vec<(&Name, u64)> = Vec::new();
     for run in runs {
         let place = match joining.iter().position(|(name, _)| *name == &run.trigger) {
@@ -194,7 +213,7 @@ pub(super) fn refuse_over_limit<'r>(tx: &Tx<'_, '_>, runs: impl Iterator<Item = 
             }
         };
         if let Some(limit) = run.max_queued
-            && tx.book.queued_of(&run.trigger) + joining[place].1 >= u64::from(limit)
+            && book.queued_of(&run.trigger) + joining[place].1 >= u64::from(limit)
         {
             return Err(StoreError::QueueFull { trigger: run.trigger.clone(), limit });
         }
@@ -204,38 +223,67 @@ pub(super) fn refuse_over_limit<'r>(tx: &Tx<'_, '_>, runs: impl Iterator<Item = 
 }
 
 /// Gives an event and its runs their numbers, and remembers its prints.
-fn allot(tx: &mut Tx<'_, '_>, event: &NewEvent, at: Timestamp) -> rusqlite::Result<Receipt> {
-    let seq = tx.book.next_seq();
-    let runs = event.runs.iter().map(|run| allot_run(tx, &run.agent, &run.trigger));
+fn allot(counter: &mut Counter<'_>, event: &NewEvent, at: Timestamp) -> rusqlite::Result<Receipt> {
+    let (seq, tag) = (counter.book.next_seq(), counter.shared.identity.tag);
+    let runs = event.runs.iter().map(|run| allot_run(counter, &run.agent, &run.trigger));
     let runs = runs.collect::<rusqlite::Result<_>>()?;
     // Only what was accepted leaves prints: a redelivery of an ignored event is evaluated afresh.
     if event.verdict == Kind::Accepted {
         let seen = Seen { event: seq, at };
         for print in event.dedup.key.into_iter().chain(event.dedup.replay.map(|(print, _)| print)) {
-            tx.hot.dedup.put(print, seen);
+            counter.prints.put(print, seen);
         }
     }
-    Ok(Receipt::Stored { event: EventId::new(seq, tx.tag()), runs })
+    Ok(Receipt::Stored { event: EventId::new(seq, tag), runs })
 }
 
-fn allot_run(tx: &mut Tx<'_, '_>, agent: &Name, trigger: &Name) -> rusqlite::Result<RunId> {
-    let queue = tx.book.queue(tx.conn, agent, trigger)?;
-    tx.book.moved(queue, None, State::Queued)?;
-    let id = RunId::new(tx.book.next_run(), tx.tag());
-    if tx.shared.is_watched() {
-        tx.effects.notices.push(Notice::Moved(id, State::Queued));
+/// Of names that are known this writes nothing.
+fn allot_run(counter: &mut Counter<'_>, agent: &Name, trigger: &Name) -> rusqlite::Result<RunId> {
+    let Counter { conn, book, effects, shared, .. } = counter;
+    let queue = book.queue(conn, agent, trigger)?;
+    book.moved(queue, None, State::Queued)?;
+    let id = RunId::new(book.next_run(), shared.identity.tag);
+    if shared.is_watched() {
+        effects.notices.push(Notice::Moved(id, State::Queued));
     }
     Ok(id)
 }
 
-/// Writes the rows of a record of the ack log.
-pub(super) fn write_record(tx: &mut Tx<'_, '_>, record: &Record) -> rusqlite::Result<()> {
-    let (mut event, mut run) = (record.first_event, record.first_run);
+/// The small numbers that stand for an event's names in its rows.
+pub(super) struct Numbers {
+    source: u32,
+    /// Of each run.
+    queues: Vec<u32>,
+}
+
+impl Numbers {
+    /// Of names that the tables have.
+    pub(super) fn known(names: &Names, entry: &Entry<'_>) -> Option<Self> {
+        let queues = entry.runs.iter().map(|run| names.queue_of(run.agent, run.trigger));
+        Some(Self { source: names.id_of(entry.source)?, queues: queues.collect::<Option<_>>()? })
+    }
+
+    /// Of any names: new ones are written down.
+    pub(super) fn given(book: &mut Book, conn: &Connection, entry: &Entry<'_>) -> rusqlite::Result<Self> {
+        let source = book.intern_str(conn, entry.source)?;
+        let queues = entry.runs.iter().map(|run| book.queue_str(conn, run.agent, run.trigger));
+        Ok(Self { source, queues: queues.collect::<rusqlite::Result<_>>()? })
+    }
+}
+
+/// Writes the rows of a record of the ack log. `numbers` knows the names.
+pub(super) fn write_record(
+    conn: &Connection,
+    hot: &mut Hot<'_>,
+    record: &Record,
+    mut numbers: impl FnMut(&Entry<'_>) -> rusqlite::Result<Numbers>,
+) -> rusqlite::Result<()> {
+    let (mut seq, mut first_run) = (record.first_event, record.first_run);
     for entry in entry::decode(&record.events) {
         let entry = entry.map_err(|e| corrupt(e.to_string()))?;
-        write_rows(tx, &entry, record.at, event, run)?;
-        event += 1;
-        run += entry.runs.len() as u64;
+        write_rows(conn, hot, &numbers(&entry)?, &entry, Place { at: record.at, seq, first_run })?;
+        seq += 1;
+        first_run += entry.runs.len() as u64;
     }
     Ok(())
 }
@@ -251,7 +299,7 @@ pub(super) fn readmit(tx: &mut Tx<'_, '_>, record: &Record) -> rusqlite::Result<
             tx.book.moved(queue, None, State::Queued)?;
         }
         let seen = Seen { event: seq, at: Timestamp::from_millis(record.at) };
-        tx.hot.dedup.put_row(entry.prints, seen);
+        tx.prints.put_row(entry.prints, seen);
         seq += 1;
         run += entry.runs.len() as u64;
         tx.book.pass(seq, run);
@@ -259,11 +307,26 @@ pub(super) fn readmit(tx: &mut Tx<'_, '_>, record: &Record) -> rusqlite::Result<
     Ok(())
 }
 
+/// When an event was decided on, and the numbers that it was given.
+#[derive(Clone, Copy)]
+struct Place {
+    at: i64,
+    seq: u64,
+    first_run: u64,
+}
+
 /// Inserts an event and its runs under the numbers they were given. True if one of them can be claimed.
-fn write_rows(tx: &mut Tx<'_, '_>, entry: &Entry<'_>, at: i64, seq: u64, first_run: u64) -> rusqlite::Result<bool> {
-    let source = tx.book.intern_str(tx.conn, entry.source)?;
+fn write_rows(
+    conn: &Connection,
+    hot: &mut Hot<'_>,
+    numbers: &Numbers,
+    entry: &Entry<'_>,
+    place: Place,
+) -> rusqlite::Result<bool> {
+    let Place { at, seq, first_run } = place;
+    let source = numbers.source;
     let none_if_empty = |bytes: &'_ [u8]| (!bytes.is_empty()).then(|| bytes.to_vec());
-    tx.hot.accept.event.execute(params![
+    hot.accept.event.execute(params![
         seq.cast_signed(),
         at,
         entry.verdict,
@@ -282,8 +345,8 @@ fn write_rows(tx: &mut Tx<'_, '_>, entry: &Entry<'_>, at: i64, seq: u64, first_r
     ])?;
     let parent = Parent { event: seq, source, event_type: entry.event_type };
     let mut claimable = false;
-    for (run, seq) in entry.runs.iter().zip(first_run..) {
-        claimable |= write_run(tx, &parent, run, at, seq)?;
+    for ((run, queue), seq) in entry.runs.iter().zip(&numbers.queues).zip(first_run..) {
+        claimable |= write_run(conn, hot, &parent, (run, *queue), at, seq)?;
     }
     Ok(claimable)
 }
@@ -304,8 +367,9 @@ pub(super) fn insert_runs(
 ) -> Result<Vec<RunId>, Fail> {
     let mut ids = Vec::with_capacity(runs.len());
     for run in runs {
-        let id = allot_run(tx, &run.agent, &run.trigger)?;
-        tx.effects.ready |= write_run(tx, parent, &RunEntry::of(run), at.millis(), id.seq)?;
+        let id = allot_run(&mut Counter::of(tx), &run.agent, &run.trigger)?;
+        let queue = tx.book.queue(tx.conn, &run.agent, &run.trigger)?;
+        tx.effects.ready |= write_run(tx.conn, tx.hot, parent, (&RunEntry::of(run), queue), at.millis(), id.seq)?;
         ids.push(id);
     }
     Ok(ids)
@@ -313,18 +377,18 @@ pub(super) fn insert_runs(
 
 /// True if it can be claimed.
 fn write_run(
-    tx: &mut Tx<'_, '_>,
+    conn: &Connection,
+    hot: &mut Hot<'_>,
     parent: &Parent<'_>,
-    run: &RunEntry<'_>,
+    (run, queue): (&RunEntry<'_>, u32),
     at: i64,
     seq: u64,
 ) -> rusqlite::Result<bool> {
-    let queue = tx.book.queue_str(tx.conn, run.agent, run.trigger)?;
     let blocked = match run.lane {
-        Some(lane) => lane::is_held(tx.conn, doorbell_core::lane::LaneId(lane))?,
+        Some(lane) => lane::is_held(conn, doorbell_core::lane::LaneId(lane))?,
         None => false,
     };
-    tx.hot.accept.run.execute(params![
+    hot.accept.run.execute(params![
         seq.cast_signed(),
         parent.event.cast_signed(),
         queue,

@@ -55,8 +55,18 @@ pub(super) struct AckLog {
     at: u64,
     /// Records not yet written.
     buffer: Vec<u8>,
-    /// What the rows of the resting file's lap wait for, until it may begin a new one.
-    resting: Option<u64>,
+    resting: Resting,
+}
+
+/// What the file that is not being written waits for, until it may begin a new lap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resting {
+    /// Nothing: the rows of its last lap are on disk.
+    Free,
+    /// For its rows, up to this event.
+    Owed(u64),
+    /// For a sync of its rows: the ticket.
+    Asked(u64),
 }
 
 impl AckLog {
@@ -90,7 +100,7 @@ impl AckLog {
         // later lap takes them for its own.
         let drawn = RandomState::new().hash_one(()) & u64::from(u32::MAX);
         let lap = laps.last().map_or(0, |(lap, _)| *lap).wrapping_add(drawn);
-        let log = Self { files, paths, active: 0, tag, lap, at: 0, buffer: Vec::new(), resting: None };
+        let log = Self { files, paths, active: 0, tag, lap, at: 0, buffer: Vec::new(), resting: Resting::Free };
         Ok((log, standing(laps.into_iter().flat_map(|(_, records)| records))))
     }
 
@@ -166,19 +176,31 @@ impl AckLog {
     /// The rows of everything logged so far are on disk: the next record begins a lap.
     pub(super) fn restart(&mut self) {
         self.at = 0;
-        self.resting = None;
+        self.resting = Resting::Free;
     }
 
-    /// Goes on in the other file, if that one may begin a lap: the rows of its last one are on disk once `synced` has come
-    /// to what they waited for. The rows of the lap that ends now wait for `ticket`.
-    pub(super) fn switch(&mut self, synced: u64, ticket: u64) -> bool {
-        if self.resting.is_some_and(|wanted| synced < wanted) {
-            return false;
+    /// Goes on in the other file, if that one may begin a lap. `synced` is the last ticket that was served; the lap that ends
+    /// now holds events up to `last`.
+    pub(super) fn switch(&mut self, synced: u64, last: u64) -> bool {
+        match self.resting {
+            Resting::Owed(_) => return false,
+            Resting::Asked(ticket) if synced < ticket => return false,
+            Resting::Asked(_) | Resting::Free => {}
         }
-        self.resting = Some(ticket);
+        self.resting = Resting::Owed(last);
         self.active = 1 - self.active;
         self.at = 0;
         true
+    }
+
+    /// The rows of every event before `owed` are written, or of all if none is owed. If the resting file waited for that,
+    /// `ask` asks for them to be put on disk, for a ticket.
+    pub(super) fn rows_written(&mut self, owed: Option<u64>, ask: impl FnOnce() -> u64) {
+        if let Resting::Owed(last) = self.resting
+            && owed.is_none_or(|owed| owed > last)
+        {
+            self.resting = Resting::Asked(ask());
+        }
     }
 }
 
@@ -335,11 +357,15 @@ mod tests {
         log.restart();
         put(&mut log, 6);
         assert_eq!(open(&path).1, [record(6)], "the five before it lie behind it, of an earlier lap");
-        assert!(log.switch(0, 1));
+        assert!(log.switch(0, 6));
         put(&mut log, 7);
-        assert!(!log.switch(0, 2), "the rows of the first file are not known to be on disk");
+        assert!(!log.switch(0, 7), "the rows of the first file are not written");
+        log.rows_written(Some(6), || unreachable!("6 is owed still"));
+        assert!(!log.switch(9, 7), "they are not written yet");
+        log.rows_written(Some(7), || 10);
+        assert!(!log.switch(9, 7), "they are written, and not known to be on disk");
         assert_eq!(open(&path).1, [record(6), record(7)]);
-        assert!(log.switch(1, 2));
+        assert!(log.switch(10, 7));
         put(&mut log, 8);
         assert_eq!(open(&path).1, [record(7), record(8)]);
     }

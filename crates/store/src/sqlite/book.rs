@@ -35,6 +35,11 @@ impl Names {
         self.ids.get(name).copied()
     }
 
+    /// The same for a name as text.
+    pub(super) fn id_of(&self, name: &str) -> Option<u32> {
+        self.ids.get(name).copied()
+    }
+
     /// The number of the queue of an agent and a trigger, if the store ever met it.
     pub(super) fn queue_of(&self, agent: &str, trigger: &str) -> Option<u32> {
         let pair = (*self.ids.get(agent)?, *self.ids.get(trigger)?);
@@ -255,8 +260,8 @@ impl Book {
 
     /// [`Book::intern`] for a name that is mostly known.
     pub(super) fn intern_str(&mut self, conn: &Connection, name: &str) -> rusqlite::Result<u32> {
-        match self.names.ids.get(name) {
-            Some(id) => Ok(*id),
+        match self.names.id_of(name) {
+            Some(id) => Ok(id),
             None => self.intern(conn, &Name::new(name).map_err(|e| corrupt(e.to_string()))?),
         }
     }

@@ -83,9 +83,9 @@ impl Checkpointer {
         ticket
     }
 
-    /// The last sync that was asked for and is done.
-    pub(super) fn synced(&self) -> u64 {
-        self.synced.load(Ordering::Acquire)
+    /// The last sync that was asked for and is done, as it goes on.
+    pub(super) fn synced(&self) -> Arc<AtomicU64> {
+        self.synced.clone()
     }
 
     /// Puts everything committed so far on disk, and waits for it.

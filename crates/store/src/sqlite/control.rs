@@ -25,7 +25,7 @@ pub(super) fn replay(
     let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, u32>(0)?, row.get::<_, String>(1)?));
     let found = tx.conn.prepare_cached(sql)?.query_row([event.seq.cast_signed()], row).optional()?;
     let (source, event_type) = found.ok_or_else(missing)?;
-    refuse_over_limit(tx, runs.iter())?;
+    refuse_over_limit(tx.book, runs.iter())?;
     let parent = Parent { event: event.seq, source, event_type: &event_type };
     let ids = insert_runs(tx, &parent, runs, *now)?;
     let mut link = tx.conn.prepare_cached("INSERT INTO run_events (event, run) VALUES (?1, ?2)")?;

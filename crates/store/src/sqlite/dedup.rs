@@ -23,22 +23,19 @@ const YOUNG_MAX: usize = 64 * 1024;
 /// A transaction moves at least so many while there are any.
 const MOVE_MIN: usize = 16;
 
-/// The kept prints, as the writer sees them inside its transaction.
-pub(super) struct Prints<'c> {
-    get: Statement<'c>,
-    put: Statement<'c>,
-    set_floor: Statement<'c>,
+/// The kept prints that are not, or not only, in the table.
+pub(super) struct Prints {
     young: HashMap<Fingerprint, Seen>,
     /// The event of the first young print.
     young_from: Option<u64>,
     /// The event of the first moving print.
     moving_from: Option<u64>,
-    /// In the table's order; those before `moved` are in the table.
+    /// In the table's order; those before `moved` are in the table, or in the transaction that is being written.
     moving: Vec<(Fingerprint, Seen)>,
     moved: usize,
-    /// Added since the last move, and on disk in the ack log.
+    /// Added since the last slice, and on disk in the ack log.
     owed: usize,
-    /// What this transaction did, to be undone if it is rolled back.
+    /// What was done since [`Prints::keep`] or [`Prints::logged`], to be undone by [`Prints::forget`].
     step: Step,
 }
 
@@ -56,16 +53,49 @@ pub(super) struct Seen {
     pub(super) at: Timestamp,
 }
 
-impl<'c> Prints<'c> {
-    /// Reads back what a former process had not moved.
+/// Prints on their way into the table.
+#[derive(Default)]
+pub(super) struct Slice {
+    prints: Vec<(Fingerprint, Seen)>,
+    /// What the floor becomes with them.
+    floor: Option<u64>,
+    /// What was owed when it was cut.
+    owed: usize,
+}
+
+/// Puts prints into the table, inside a transaction.
+pub(super) struct Writes<'c> {
+    put: Statement<'c>,
+    set_floor: Statement<'c>,
+}
+
+impl<'c> Writes<'c> {
     pub(super) fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
-        let mut prints = Self {
-            get: conn.prepare("SELECT event, at FROM dedup WHERE head = ?1 AND rest = ?2")?,
+        Ok(Self {
             put: conn.prepare("INSERT OR REPLACE INTO dedup (head, rest, event, at) VALUES (?1, ?2, ?3, ?4)")?,
             set_floor: conn.prepare(
                 "INSERT INTO meta (name, value) VALUES ('dedup_floor', ?1)
                  ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             )?,
+        })
+    }
+
+    pub(super) fn write(&mut self, slice: &Slice) -> rusqlite::Result<()> {
+        for (print, seen) in &slice.prints {
+            let (head, rest) = halves(*print);
+            self.put.execute([head, rest, seen.event.cast_signed(), seen.at.millis()])?;
+        }
+        if let Some(floor) = slice.floor {
+            self.set_floor.execute([floor.cast_signed()])?;
+        }
+        Ok(())
+    }
+}
+
+impl Prints {
+    /// Reads back what a former process had not moved.
+    pub(super) fn read(conn: &Connection) -> rusqlite::Result<Self> {
+        let mut prints = Self {
             young: HashMap::new(),
             young_from: None,
             moving_from: None,
@@ -85,8 +115,8 @@ impl<'c> Prints<'c> {
         Ok(prints)
     }
 
-    /// Who left this print last, however long ago.
-    pub(super) fn get(&mut self, print: Fingerprint) -> rusqlite::Result<Option<Seen>> {
+    /// Who left this print last, however long ago. `conn` sees every commit before this call.
+    pub(super) fn get(&self, conn: &Connection, print: Fingerprint) -> rusqlite::Result<Option<Seen>> {
         if let Some(seen) = self.young.get(&print) {
             return Ok(Some(*seen));
         }
@@ -96,7 +126,8 @@ impl<'c> Prints<'c> {
         let row =
             |row: &rusqlite::Row<'_>| Ok(Seen { event: row.get::<_, i64>(0)?.cast_unsigned(), at: time(row.get(1)?) });
         let (head, rest) = halves(print);
-        self.get.query_row([head, rest], row).optional()
+        let sql = "SELECT event, at FROM dedup WHERE head = ?1 AND rest = ?2";
+        conn.prepare_cached(sql)?.query_row([head, rest], row).optional()
     }
 
     /// Keeps a print; an older one of the same bytes gives way. The event's row must carry it too.
@@ -120,16 +151,25 @@ impl<'c> Prints<'c> {
         self.begin_moving(YOUNG_MAX);
     }
 
-    /// Moves a slice of the older prints; called once in a transaction, before its commit.
-    pub(super) fn settle(&mut self) -> rusqlite::Result<()> {
-        self.move_some((2 * (self.step.added.len() + self.owed)).max(MOVE_MIN))
+    /// Cuts what the transaction that is being written moves of the older prints; once in each.
+    pub(super) fn slice(&mut self) -> Slice {
+        let owed = std::mem::take(&mut self.owed);
+        let slice = self.cut((2 * (self.step.added.len() + owed)).max(MOVE_MIN));
+        Slice { owed, ..slice }
     }
 
-    /// Moves up to `limit` prints, also when there are few: for quiet times. True if more could be moved now.
-    pub(super) fn tidy(&mut self, limit: usize) -> rusqlite::Result<bool> {
+    /// The same for a transaction that is written while others admit: there is nothing to undo but the slice itself.
+    pub(super) fn slice_apart(&mut self) -> Slice {
+        let slice = self.slice();
+        self.mark();
+        slice
+    }
+
+    /// Moves up to `limit` prints, also when there are few: for quiet times. Second: whether more could be moved now.
+    pub(super) fn tidy(&mut self, limit: usize) -> (Slice, bool) {
         self.begin_moving(1);
-        self.move_some(limit)?;
-        Ok(self.moved < self.moving.len())
+        let slice = self.cut(limit);
+        (slice, self.moved < self.moving.len())
     }
 
     /// The events from this place on may have prints that only their rows keep: they must not be deleted yet.
@@ -138,9 +178,8 @@ impl<'c> Prints<'c> {
         moving.or(self.young_from).unwrap_or(u64::MAX)
     }
 
-    /// The transaction is on disk.
+    /// The transaction is committed.
     pub(super) fn keep(&mut self) {
-        self.owed = 0;
         if self.moved == self.moving.len() {
             self.moving = Vec::new();
             self.moving_from = None;
@@ -155,7 +194,7 @@ impl<'c> Prints<'c> {
         self.mark();
     }
 
-    /// The transaction was rolled back.
+    /// What was done since the last [`Prints::keep`] or [`Prints::logged`] is undone.
     pub(super) fn forget(&mut self) {
         self.moved = self.step.moved_before;
         self.young_from = self.step.young_from_before;
@@ -168,6 +207,13 @@ impl<'c> Prints<'c> {
         self.mark();
     }
 
+    /// A slice that was cut with [`Prints::slice_apart`] did not get into the table.
+    pub(super) fn put_back(&mut self, slice: &Slice) {
+        self.moved -= slice.prints.len();
+        self.owed += slice.owed;
+        self.mark();
+    }
+
     /// What a rollback goes back to.
     fn mark(&mut self) {
         self.step.added.clear();
@@ -175,7 +221,7 @@ impl<'c> Prints<'c> {
         self.step.young_from_before = self.young_from;
     }
 
-    /// Never with prints of a transaction under way: these may yet be rolled back.
+    /// Never with prints that may yet be undone.
     fn begin_moving(&mut self, from: usize) {
         if !self.moving.is_empty() || self.young.len() < from || !self.step.added.is_empty() {
             return;
@@ -187,22 +233,19 @@ impl<'c> Prints<'c> {
         self.mark();
     }
 
-    fn move_some(&mut self, count: usize) -> rusqlite::Result<()> {
+    fn cut(&mut self, count: usize) -> Slice {
         if self.moved == self.moving.len() {
-            return Ok(());
+            return Slice::default();
         }
         let end = (self.moved + count).min(self.moving.len());
-        for (print, seen) in &self.moving[self.moved..end] {
-            let (head, rest) = halves(*print);
-            self.put.execute([head, rest, seen.event.cast_signed(), seen.at.millis()])?;
-        }
+        let prints = self.moving[self.moved..end].to_vec();
         self.moved = end;
-        if end == self.moving.len() {
-            // All that moved is in the table now: what only memory and rows keep begins with the young ones.
+        // All that moves is in the table then: what only memory and rows keep begins with the young ones.
+        let floor = (end == self.moving.len()).then(|| {
             let after = self.moving.iter().map(|(_, seen)| seen.event + 1).max().unwrap_or(0);
-            self.set_floor.execute([self.young_from.unwrap_or(after).cast_signed()])?;
-        }
-        Ok(())
+            self.young_from.unwrap_or(after)
+        });
+        Slice { prints, floor, owed: 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod accept;
 mod acklog;
+mod acks;
 mod backup;
 mod book;
 mod checkpoint;
@@ -10,6 +11,7 @@ mod claim;
 mod control;
 mod decisions;
 mod dedup;
+mod desk;
 mod edge;
 mod entry;
 mod errors;
@@ -42,14 +44,17 @@ use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 pub use backup::{copy as backup, restore};
 pub use secrets::{all_in_file as all_secrets_of, in_file as secrets_of};
 
+use acks::Acks;
 use book::{Book, SharedNames};
 use checkpoint::Checkpointer;
 use decisions::{Noted, Notes};
+use dedup::Prints;
+use desk::{Desk, SharedDesk};
 use read::Readers;
 use schema::Identity;
 use session::Writer;
 use space::Space;
-use writer::{Close, Job, Settle, Step, WAITING_MAX, Work};
+use writer::{Close, Effects, Job, Settle, Step, WAITING_MAX, Work};
 
 /// Notices a slow listener may be behind before it misses some; it then polls.
 const NOTICES_MAX: usize = 1024;
@@ -153,6 +158,7 @@ impl Shared {
 pub struct SqliteStore {
     path: PathBuf,
     shared: Arc<Shared>,
+    acks: Acks,
     steps: mpsc::Sender<Box<dyn Step>>,
     readers: Arc<Readers>,
     /// Reads what claims took, so that no long list holds the worker up.
@@ -171,6 +177,7 @@ impl SqliteStore {
         let failed = |e: rusqlite::Error| errors::sort(&e);
         let names = SharedNames::default();
         let book = Book::read(&conn, names.clone()).map_err(failed)?;
+        let prints = Prints::read(&conn).map_err(failed)?;
         let shared = Arc::new(Shared {
             identity: schema::identity(&conn, clock).map_err(failed)?,
             names,
@@ -194,24 +201,21 @@ impl SqliteStore {
         let (steps, waiting) = mpsc::channel(WAITING_MAX);
         let (log, logged) = acklog::AckLog::open(&path, shared.identity.tag)?;
         log.fill();
-        let writer = Writer {
-            conn,
-            steps: waiting,
-            shared: shared.clone(),
-            space: Space::new(&path, options.reserve_bytes, options.min_free_bytes),
-            checkpointer: Checkpointer::start(&path, shared.clone())?,
-            log,
-            logged,
-            lock,
-        };
+        let checkpointer = Checkpointer::start(&path, shared.clone())?;
+        let space = Space::new(&path, options.reserve_bytes, options.min_free_bytes);
+        let look_up = schema::open_reader(&path)?;
+        let desk = SharedDesk::new(Desk::new(book, prints, space, log, look_up, checkpointer.synced()));
+        let writer =
+            Writer { conn, steps: waiting, shared: shared.clone(), desk: desk.clone(), checkpointer, logged, lock };
         let (opened, said) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("doorbell-writer".into())
-            .spawn(move || writer.run(book, &opened))
+            .spawn(move || writer.run(&opened))
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
         said.recv().map_err(|_| StoreError::Closed)??;
         let readers = Arc::new(Readers::new(&path, options.readers.max(1), shared.clone()));
-        Ok(Arc::new(Self { path, shared, steps, readers, claim_reader }))
+        let acks = Acks::start(shared.clone(), desk, steps.clone())?;
+        Ok(Arc::new(Self { path, shared, acks, steps, readers, claim_reader }))
     }
 
     /// Hands work to the writer and waits until it is on disk.
@@ -276,5 +280,15 @@ impl SqliteStore {
         let _ = closed.wait_for(|closed| *closed).await;
         self.readers.close();
         self.claim_reader.close();
+    }
+}
+
+/// Tells the world what is on disk now.
+fn tell(shared: &Shared, effects: Effects) {
+    for notice in effects.notices {
+        let _ = shared.notices.send(notice);
+    }
+    if effects.ready {
+        shared.ready.notify_one();
     }
 }

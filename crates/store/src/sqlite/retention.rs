@@ -31,7 +31,9 @@ pub(super) struct Progress {
 pub(super) fn sweep(tx: &mut Tx<'_, '_>, (retention, now): &(Retention, Timestamp)) -> Result<Swept, Fail> {
     tx.shared.keep(retention);
     let mut progress = tx.shared.progress.lock().map(|mut p| std::mem::take(&mut *p)).unwrap_or_default();
-    let mut swept = Swept { more: tx.hot.dedup.tidy(PRINTS_A_CALL)?, ..Swept::default() };
+    let (prints, more) = tx.prints.tidy(PRINTS_A_CALL);
+    tx.hot.prints.write(&prints)?;
+    let mut swept = Swept { more, ..Swept::default() };
     sweep_accepted(tx, now.minus(retention.events), &mut progress, &mut swept)?;
     sweep_unwanted(tx, now.minus(retention.ignored), &mut progress, &mut swept)?;
     sweep_decisions(tx, retention, now.minus(retention.decisions), &mut swept)?;
@@ -63,7 +65,7 @@ fn sweep_accepted(
         rows.collect::<rusqlite::Result<_>>()?
     };
     let full = found.len() == EVENTS_A_CALL;
-    let floor = tx.hot.dedup.floor();
+    let floor = tx.prints.floor();
     for (seq, at, verdict) in found {
         // Prints that only the event's row keeps must be moved first.
         if time(at) >= before || seq.cast_unsigned() >= floor {

@@ -22,8 +22,8 @@ use super::accept::Prepared;
 use super::errors::Fail;
 use super::writer::Tx;
 use super::{
-    SqliteStore, accept, backup, claim, control, decisions, edge, finish, lists, pairings, read, registrations,
-    retention, secrets,
+    SqliteStore, backup, claim, control, decisions, edge, finish, lists, pairings, read, registrations, retention,
+    secrets,
 };
 
 #[async_trait]
@@ -37,7 +37,7 @@ impl Store for SqliteStore {
     }
 
     async fn accept(&self, admission: Admission) -> Result<Vec<Receipt>, StoreError> {
-        let said = self.write(Prepared::new(admission)?, accept::accept).await;
+        let said = self.acks.admit(Prepared::new(admission)?).await;
         self.settle_soon();
         said
     }

@@ -2,13 +2,12 @@
 //! thread itself.
 
 use doorbell_core::StoreTag;
-use doorbell_core::event::Receipt;
 use doorbell_core::ports::{Notice, StoreError};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::accept::Prepared;
 use super::book::Book;
+use super::dedup::Prints;
 use super::errors::Fail;
 use super::{Shared, accept, dedup};
 
@@ -19,6 +18,7 @@ pub(super) const WAITING_MAX: usize = 2048;
 pub(super) struct Tx<'t, 'c> {
     pub(super) conn: &'c Connection,
     pub(super) hot: &'t mut Hot<'c>,
+    pub(super) prints: &'t mut Prints,
     pub(super) book: &'t mut Book,
     pub(super) effects: &'t mut Effects,
     pub(super) shared: &'t Shared,
@@ -46,7 +46,7 @@ impl Tx<'_, '_> {
 /// Statements of the accepting path, prepared once.
 pub(super) struct Hot<'c> {
     pub(super) accept: accept::Statements<'c>,
-    pub(super) dedup: dedup::Prints<'c>,
+    pub(super) prints: dedup::Writes<'c>,
 }
 
 /// What is told to the world once the transaction is on disk.
@@ -69,44 +69,42 @@ pub(super) trait Step: Send {
     fn closes(&self) -> bool {
         false
     }
-    /// Whether it only wants what is owed, or was noted, to be written: it waits for no disk, and must not make those that
-    /// came with it go another way than through the ack log.
+    /// Whether it only wants what is owed, or was noted, to be written: it waits for no disk.
     fn only_settles(&self) -> bool {
         false
     }
-    /// The admission, if that is what it is.
-    fn admission(&mut self) -> Option<&mut AcceptJob> {
-        None
-    }
 }
-
-/// An admission and the caller who waits.
-pub(super) type AcceptJob = Job<Prepared, Vec<Receipt>>;
 
 /// What carries a step out.
 pub(super) type Work<I, O> = fn(&mut Tx<'_, '_>, &I) -> Result<O, Fail>;
 
 /// A step with its input, its work and the caller who waits.
 pub(super) struct Job<I, O> {
-    pub(super) input: I,
+    input: I,
     work: Work<I, O>,
-    pub(super) result: Option<Result<O, StoreError>>,
-    /// The first event's and the first run's number, if it went into the ack log.
-    pub(super) logged: Option<(u64, u64)>,
-    reply: oneshot::Sender<Answer<I, O>>,
+    result: Option<Result<O, StoreError>>,
+    reply: Reply<I, O>,
 }
+
+/// Where a caller waits for the answer.
+pub(super) type Reply<I, O> = oneshot::Sender<Answer<I, O>>;
 
 /// What became of a job, and its input back: its memory came from the caller's thread, and is cheapest to free there.
 pub(super) struct Answer<I, O> {
     pub(super) result: Result<O, StoreError>,
-    _input: I,
+    pub(super) _input: I,
 }
 
 impl<I, O> Job<I, O> {
     /// A job and where its answer arrives.
     pub(super) fn new(input: I, work: Work<I, O>) -> (Box<Self>, oneshot::Receiver<Answer<I, O>>) {
         let (reply, answer) = oneshot::channel();
-        (Box::new(Self { input, work, result: None, logged: None, reply }), answer)
+        (Box::new(Self::with(input, work, reply)), answer)
+    }
+
+    /// A job of a caller who waits already.
+    pub(super) fn with(input: I, work: Work<I, O>, reply: Reply<I, O>) -> Self {
+        Self { input, work, result: None, reply }
     }
 }
 
@@ -128,10 +126,6 @@ impl<I: Send + 'static, O: Send + 'static> Step for Job<I, O> {
         // A caller that went away has nothing to learn.
         let result = self.result.unwrap_or(Err(StoreError::Closed));
         let _ = self.reply.send(Answer { result, _input: self.input });
-    }
-
-    fn admission(&mut self) -> Option<&mut AcceptJob> {
-        (self as &mut dyn std::any::Any).downcast_mut()
     }
 }
 

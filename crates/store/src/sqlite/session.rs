@@ -1,54 +1,41 @@
-//! The one thread that writes. Callers hand it steps over a bounded channel; it drains what has come in, makes it durable
-//! with one fsync, and only then answers each caller (semantics 12: group commit).
+//! The one thread that writes the tables. Callers hand it steps over a bounded channel; it drains what has come in, makes it
+//! durable with one fsync, and only then answers each caller (semantics 12: group commit).
 //!
-//! There are two ways to be durable. A batch of new events alone goes into the ack log (see `acklog`); its rows are
-//! *pending* then, and follow before anything else is done, or once they are many. Everything else is one transaction,
-//! the pending rows first, so that every step sees all that was acknowledged before it.
+//! New events are durable in the ack log before they come here (see `desk`); their rows are *owed* then. These alone are
+//! written while the desk goes on. Everything else is one transaction that holds the desk, the owed rows first, so that every
+//! step sees all that was acknowledged before it.
 //!
 //! If a step makes the batch fail, the batch is rolled back and its steps are tried one by one, so that only the culprit
 //! gets the error.
 
-mod acks;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use doorbell_core::decision::NewDecision;
 use doorbell_core::ports::StoreError;
 use rusqlite::{Connection, Statement};
 use tokio::sync::mpsc;
 
-use acks::Pending;
-
+use super::accept::Numbers;
 use super::acklog::{AckLog, Record};
-use super::book::Book;
+use super::book::{Book, Names};
 use super::checkpoint::{self, Checkpointer};
-use super::errors::{is_full, sort};
+use super::desk::{Batch, Desk, SharedDesk};
+use super::errors::{corrupt, is_full, sort};
 use super::lock::OwnerLock;
-use super::space::Space;
 use super::writer::{Effects, Hot, Step, Tx};
-use super::{Shared, accept, decisions, dedup};
+use super::{Shared, accept, decisions, dedup, tell};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
-/// A batch is not held open longer for others to join.
-const GATHER_MAX: Duration = Duration::from_micros(500);
-/// Pending events whose rows are written although nobody asks for them: few enough not to hold the next batch up.
-const PENDING_MAX: usize = 64;
-/// The same in bytes.
-const PENDING_BYTES_MAX: usize = 512 * 1024;
-/// An admission that is longer goes into the tables at once.
-const LOGGED_BYTES_MAX: usize = 256 * 1024;
-
 /// The thread's belongings.
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) steps: mpsc::Receiver<Box<dyn Step>>,
     pub(super) shared: Arc<Shared>,
-    pub(super) space: Space,
+    pub(super) desk: Arc<SharedDesk>,
     pub(super) checkpointer: Checkpointer,
-    pub(super) log: AckLog,
     /// What the ack log held at opening.
     pub(super) logged: Vec<Record>,
     pub(super) lock: OwnerLock,
@@ -57,16 +44,16 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until the store is closed or every handle to it is gone. Says over `opened` whether what the ack log held is
     /// in the tables.
-    pub(super) fn run(self, book: Book, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
-        let Self { conn, mut steps, shared, mut space, checkpointer, log, logged, lock } = self;
-        let session = Session::new(&conn, book, &shared, &checkpointer, log);
-        let log = match session.and_then(|mut session| session.recover(logged, &mut space).map(|()| session)) {
+    pub(super) fn run(self, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
+        let Self { conn, mut steps, shared, desk, checkpointer, logged, lock } = self;
+        let session = Session::new(&conn, &shared, &desk, &checkpointer).map_err(|e| sort(&e));
+        let log = match session.and_then(|mut session| session.recover(logged).map(|()| session)) {
             Ok(session) => {
                 let _ = opened.send(Ok(()));
-                session.serve(&mut steps, &mut space)
+                session.serve(&mut steps)
             }
             Err(error) => {
-                let _ = opened.send(Err(sort(&error)));
+                let _ = opened.send(Err(error));
                 Err(Kept)
             }
         };
@@ -87,24 +74,6 @@ impl Writer {
         }
         drop(lock);
         shared.closed.send_replace(true);
-    }
-}
-
-/// While the processor is busy with others that are about to ask, lets them: one fsync then does for all. With nobody else
-/// to run this costs nothing.
-fn gather(steps: &mut mpsc::Receiver<Box<dyn Step>>, batch: &mut Vec<Box<dyn Step>>) {
-    let begun = Instant::now();
-    loop {
-        let before = batch.len();
-        std::thread::yield_now();
-        while batch.len() < BATCH_MAX
-            && let Ok(step) = steps.try_recv()
-        {
-            batch.push(step);
-        }
-        if batch.len() == before || batch.len() == BATCH_MAX || begun.elapsed() > GATHER_MAX {
-            return;
-        }
     }
 }
 
@@ -138,76 +107,61 @@ enum Owed {
 struct Session<'c> {
     conn: &'c Connection,
     shared: &'c Shared,
+    desk: &'c SharedDesk,
     checkpointer: &'c Checkpointer,
     hot: Hot<'c>,
-    book: Book,
-    effects: Effects,
-    log: AckLog,
-    /// Acknowledged, and not yet in the tables.
-    pending: Pending,
-    /// What is owed could not be written: until it can, nothing more is promised.
-    no_room: bool,
     begin: Statement<'c>,
-    begin_reading: Statement<'c>,
     commit: Statement<'c>,
 }
 
 impl<'c> Session<'c> {
     fn new(
         conn: &'c Connection,
-        book: Book,
         shared: &'c Shared,
+        desk: &'c SharedDesk,
         checkpointer: &'c Checkpointer,
-        log: AckLog,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
             conn,
             shared,
+            desk,
             checkpointer,
-            hot: Hot { accept: accept::Statements::new(conn)?, dedup: dedup::Prints::new(conn)? },
-            book,
-            effects: Effects::default(),
-            log,
-            pending: Pending::default(),
-            no_room: false,
+            hot: Hot { accept: accept::Statements::new(conn)?, prints: dedup::Writes::new(conn)? },
             begin: conn.prepare("BEGIN IMMEDIATE")?,
-            begin_reading: conn.prepare("BEGIN")?,
             commit: conn.prepare("COMMIT")?,
         })
     }
 
     /// Writes what the ack log held and the tables do not have, and makes sure of the rows that a killed process left to
     /// the system.
-    fn recover(&mut self, logged: Vec<Record>, space: &mut Space) -> rusqlite::Result<()> {
-        let (next, _) = self.book.upcoming();
+    fn recover(&mut self, logged: Vec<Record>) -> Result<(), StoreError> {
+        let mut guard = self.desk.lock(self.shared)?;
+        let desk = guard.as_mut().ok_or(StoreError::Closed)?;
+        let (next, _) = desk.book.upcoming();
         for record in logged.into_iter().filter(|record| record.first_event >= next) {
-            self.pending.push(record);
+            desk.owed.push(record);
         }
-        if !self.pending.records.is_empty() {
-            tracing::info!(requests = self.pending.records.len(), "Taking over from the ack log what a stop cut off.");
-            self.readmit()?;
-            let full = match self.attempt(&mut [], &[], space, Sync::Full, Owed::First) {
-                Err(error) if is_full(&error) => true,
-                said => said.map(|()| false)?,
-            };
+        if !desk.owed.records.is_empty() {
+            tracing::info!(requests = desk.owed.records.len(), "Taking over from the ack log what a stop cut off.");
+            self.readmit(desk).map_err(|e| sort(&e))?;
+            let mut said = self.attempt(desk, &mut [], &[], Sync::Full, Owed::First);
             // The reserve is there for this: without it nobody could start on a full disk and have retention make room.
-            if full {
-                space.ran_out();
-                self.attempt(&mut [], &[], space, Sync::Full, Owed::First)?;
+            if said.as_ref().is_err_and(is_full) {
+                desk.space.ran_out();
+                said = self.attempt(desk, &mut [], &[], Sync::Full, Owed::First);
             }
+            said.map_err(|e| sort(&e))?;
         }
-        self.checkpointer.sync_now().map_err(|e| super::errors::corrupt(e.to_string()))?;
-        self.settled(Sync::Full);
+        self.checkpointer.sync_now()?;
+        self.settled(desk, Sync::Full);
         Ok(())
     }
 
     /// The loop. Gives the ack log back if nothing in it is needed any more.
-    fn serve(mut self, steps: &mut mpsc::Receiver<Box<dyn Step>>, space: &mut Space) -> Result<AckLog, Kept> {
+    fn serve(mut self, steps: &mut mpsc::Receiver<Box<dyn Step>>) -> Result<AckLog, Kept> {
         let mut batch: Vec<Box<dyn Step>> = Vec::with_capacity(BATCH_MAX);
         let mut closing = false;
         while steps.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-            // Before anything is looked for in the batch: the step that closes may be among those that join.
-            gather(steps, &mut batch);
             if !closing && batch.iter().any(|step| step.closes()) {
                 closing = true;
                 steps.close();
@@ -219,96 +173,155 @@ impl<'c> Session<'c> {
             }
             let settling: Vec<_> = batch.extract_if(.., |step| step.only_settles()).collect();
             if !batch.is_empty() {
-                self.commit_batch(&mut batch, space);
+                self.commit_batch(&mut batch);
             }
             if !settling.is_empty() {
-                self.write_behind(space);
+                self.write_behind();
                 settling.into_iter().for_each(Step::answer);
-            } else if self.pending.is_much() {
-                self.write_pending(space);
             }
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             if self.shared.finish_checkpoint.swap(false, Ordering::AcqRel) {
                 checkpoint::finish(self.conn, self.shared);
             }
         }
+        self.end()
+    }
+
+    /// Writes what is left, and takes the desk away.
+    fn end(mut self) -> Result<AckLog, Kept> {
+        let mut desk = self.desk.lock(self.shared).ok().and_then(|mut desk| desk.take()).ok_or(Kept)?;
         let notes = self.shared.notes.take();
-        if !notes.is_empty() || !self.pending.records.is_empty() {
-            self.settle(&mut batch, &notes, space);
+        if !notes.is_empty() || !desk.owed.records.is_empty() {
+            self.settle(&mut desk, &mut [], &notes);
         }
-        if let Err(error) = self.book.save_floors(self.conn) {
+        if let Err(error) = desk.book.save_floors(self.conn) {
             tracing::debug!(error = %error, "The counters were not written down at closing; the tables tell them too.");
         }
-        if self.pending.records.is_empty() && self.shared.fatal.get().is_none() { Ok(self.log) } else { Err(Kept) }
+        let is_all_there = desk.owed.records.is_empty() && self.shared.fatal.get().is_none();
+        if is_all_there { Ok(desk.log) } else { Err(Kept) }
     }
 
     /// Makes the batch durable and answers it.
-    fn commit_batch(&mut self, batch: &mut Vec<Box<dyn Step>>, space: &mut Space) {
+    fn commit_batch(&mut self, batch: &mut Vec<Box<dyn Step>>) {
         let begun = Instant::now();
         let size = batch.len();
-        let logged = self.log(batch, space);
-        if !logged {
-            let notes = self.shared.notes.take();
-            self.settle(batch, &notes, space);
-        }
+        let effects = match self.desk.lock(self.shared) {
+            Ok(mut guard) => match guard.as_mut() {
+                Some(desk) => {
+                    let notes = self.shared.notes.take();
+                    self.settle(desk, batch, &notes);
+                    std::mem::take(&mut desk.effects)
+                }
+                None => return batch.drain(..).for_each(|step| refuse(step, &StoreError::Closed)),
+            },
+            Err(error) => return batch.drain(..).for_each(|step| refuse(step, &error)),
+        };
         let took = begun.elapsed();
-        self.shared.pending.store(self.pending.records.len(), Ordering::Release);
-        if logged {
-            // Senders first: each wake-up before theirs takes the processor from their answers. All that is told of new
-            // events is that their runs are queued, which misleads nobody who hears it late.
-            batch.drain(..).for_each(Step::answer);
-            self.tell();
-        } else {
-            // Notices first: whoever listens from after an answer on hears nothing that went before it.
-            self.tell();
-            batch.drain(..).for_each(Step::answer);
-        }
+        // Notices first: whoever listens from after an answer on hears nothing that went before it.
+        tell(self.shared, effects);
+        batch.drain(..).for_each(Step::answer);
         metrics::histogram!("doorbell_commit_size").record(size as f64);
         metrics::histogram!("doorbell_commit_seconds").record(took.as_secs_f64());
     }
 
     /// Writes what is noted and what is owed. Nobody waits for the disk here: the ack log has the one, and the other may be
     /// lost with the power.
-    fn write_behind(&mut self, space: &mut Space) {
+    fn write_behind(&mut self) {
         let notes = self.shared.notes.take();
+        self.write_rows();
         if notes.is_empty() {
-            self.write_pending(space);
-        } else if let Err(error) = self.attempt(&mut [], &notes, space, Sync::Later, Owed::First) {
+            return;
+        }
+        let Ok(mut guard) = self.desk.lock(self.shared) else { return };
+        let Some(desk) = guard.as_mut() else { return };
+        if let Err(error) = self.attempt(desk, &mut [], &notes, Sync::Later, Owed::First) {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
-            self.took_ill(&error, space);
-            self.write_pending(space);
+            self.took_ill(desk, &error);
         }
     }
 
     // ---- transactions ----
 
+    /// Writes the rows that are owed, while the desk goes on, and without waiting for the disk. They may still be owed
+    /// afterwards.
+    fn write_rows(&mut self) {
+        let said = self.desk.lock(self.shared);
+        let Some(batch) = said.ok().and_then(|mut desk| desk.as_mut().and_then(Desk::take_rows)) else { return };
+        let names = self.shared.names.read().map(|names| names.clone()).unwrap_or_default();
+        let said = self.rows(&batch, &names);
+        if said.is_err() {
+            self.roll_back();
+        }
+        let Ok(mut guard) = self.desk.lock(self.shared) else { return };
+        let Some(desk) = guard.as_mut() else { return };
+        match said {
+            Ok(()) => desk.rows_written(self.shared, self.checkpointer),
+            Err(error) => {
+                desk.put_back(batch, self.shared);
+                self.rows_took_ill(desk, &error);
+            }
+        }
+    }
+
+    fn rows(&mut self, batch: &Batch, names: &Names) -> rusqlite::Result<()> {
+        self.synchronous(Sync::Later)?;
+        self.begin.execute([])?;
+        for record in &batch.owed.records {
+            accept::write_record(self.conn, &mut self.hot, record, |entry| {
+                Numbers::known(names, entry).ok_or_else(|| corrupt("a name is not in the tables"))
+            })?;
+        }
+        self.hot.prints.write(&batch.prints)?;
+        self.commit.execute([])?;
+        self.synchronous(Sync::Full)
+    }
+
+    /// Writes the rows that are owed, the desk in hand. False if they are still owed.
+    fn write_owed(&mut self, desk: &mut Desk) -> bool {
+        if desk.owed.records.is_empty() {
+            return true;
+        }
+        let Err(error) = self.attempt(desk, &mut [], &[], Sync::Later, Owed::First) else { return true };
+        desk.no_room = true;
+        self.rows_took_ill(desk, &error);
+        false
+    }
+
+    /// They are in the log and are tried again; but if it is not for want of room, it never works.
+    fn rows_took_ill(&self, desk: &mut Desk, error: &rusqlite::Error) {
+        let sorted = self.took_ill(desk, error);
+        if matches!(sorted, StoreError::Corrupt(_)) {
+            self.shared.fail_for_good(&StoreError::Fatal(format!("acknowledged events cannot be stored: {sorted}")));
+        }
+    }
+
     /// Commits the batch; if that fails, its steps one by one.
-    fn settle(&mut self, batch: &mut [Box<dyn Step>], notes: &[NewDecision], space: &mut Space) {
+    fn settle(&mut self, desk: &mut Desk, batch: &mut [Box<dyn Step>], notes: &[NewDecision]) {
         // It may have come to that since the batch began: then nothing is promised any more.
         if let Some(error) = self.shared.fatal.get() {
             batch.iter_mut().for_each(|step| step.fail(error.clone()));
             return;
         }
-        let Err(error) = self.attempt(batch, notes, space, Sync::Full, Owed::First) else { return };
+        let Err(error) = self.attempt(desk, batch, notes, Sync::Full, Owed::First) else { return };
         if !notes.is_empty() {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
         }
         // With notes or owed rows in the transaction even a single step is not proved guilty.
         if let [only] = batch
             && notes.is_empty()
-            && self.pending.records.is_empty()
+            && desk.owed.records.is_empty()
         {
-            only.fail(self.took_ill(&error, space));
+            only.fail(self.took_ill(desk, &error));
             return;
         }
         // If the owed rows find no room, what ends runs and makes room goes on without them.
-        let owed = if self.write_pending(space) { Owed::First } else { Owed::Later };
+        let owed = if self.write_owed(desk) { Owed::First } else { Owed::Later };
         for step in batch {
             let said = match self.shared.fatal.get() {
                 Some(fatal) => Err(fatal.clone()),
                 None => self
-                    .attempt(std::slice::from_mut(step), &[], space, Sync::Full, owed)
-                    .map_err(|e| self.took_ill(&e, space)),
+                    .attempt(desk, std::slice::from_mut(step), &[], Sync::Full, owed)
+                    .map_err(|e| self.took_ill(desk, &e)),
             };
             if let Err(error) = said {
                 step.fail(error);
@@ -319,34 +332,33 @@ impl<'c> Session<'c> {
     /// One transaction. After an error everything in memory is as the tables and the log are.
     fn attempt(
         &mut self,
+        desk: &mut Desk,
         steps: &mut [Box<dyn Step>],
         notes: &[NewDecision],
-        space: &mut Space,
         sync: Sync,
         owed: Owed,
     ) -> rusqlite::Result<()> {
-        let short = space.is_short();
-        let said = self.transaction(steps, notes, short, sync, owed);
+        let said = self.transaction(desk, steps, notes, sync, owed);
         if said.is_err() {
-            self.undo();
+            self.undo(desk);
         }
         said
     }
 
     fn transaction(
         &mut self,
+        desk: &mut Desk,
         steps: &mut [Box<dyn Step>],
         notes: &[NewDecision],
-        short: bool,
         sync: Sync,
         owed: Owed,
     ) -> rusqlite::Result<()> {
-        let stuck = owed == Owed::Later && !self.pending.records.is_empty();
-        let short = short || stuck;
+        let stuck = owed == Owed::Later && !desk.owed.records.is_empty();
+        let short = desk.space.is_short() || stuck;
         // A commit is sure to wait for the disk only if it dirtied a page; new rows do, and an update that changes nothing
         // does not, though it counts as a change.
-        let wrote = !stuck && !self.pending.records.is_empty();
-        self.hot.dedup.begin();
+        let wrote = !stuck && !desk.owed.records.is_empty();
+        desk.prints.begin();
         if sync == Sync::Later {
             self.synchronous(Sync::Later)?;
         }
@@ -354,14 +366,15 @@ impl<'c> Session<'c> {
         let mut tx = Tx {
             conn: self.conn,
             hot: &mut self.hot,
-            book: &mut self.book,
-            effects: &mut self.effects,
+            prints: &mut desk.prints,
+            book: &mut desk.book,
+            effects: &mut desk.effects,
             shared: self.shared,
             short,
             stuck,
         };
-        for record in self.pending.records.iter().filter(|_| !stuck) {
-            accept::write_record(&mut tx, record)?;
+        for record in desk.owed.records.iter().filter(|_| !stuck) {
+            accept::write_record(tx.conn, tx.hot, record, |entry| Numbers::given(tx.book, tx.conn, entry))?;
         }
         if !stuck {
             // From here on the tables have them: what a step deletes of them must not be written again by a recovery.
@@ -374,11 +387,11 @@ impl<'c> Session<'c> {
             true => metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64),
             false => decisions::write_notes(&mut tx, notes)?,
         }
-        tx.hot.dedup.settle()?;
+        tx.hot.prints.write(&tx.prints.slice())?;
         self.commit.execute([])?;
-        self.hot.dedup.keep();
+        desk.prints.keep();
         if !stuck {
-            self.settled(if wrote { sync } else { Sync::Later });
+            self.settled(desk, if wrote { sync } else { Sync::Later });
         }
         if sync == Sync::Later {
             self.synchronous(Sync::Full)?;
@@ -396,29 +409,33 @@ impl<'c> Session<'c> {
     }
 
     /// A transaction is committed, the owed rows with it.
-    fn settled(&mut self, sync: Sync) {
-        self.pending = Pending::default();
-        self.no_room = false;
-        self.book.owed = None;
-        self.shared.pending.store(0, Ordering::Release);
-        if sync == Sync::Full {
-            self.log.restart();
+    fn settled(&mut self, desk: &mut Desk, sync: Sync) {
+        desk.settled(self.shared);
+        match sync {
+            Sync::Full => desk.log.restart(),
+            Sync::Later => desk.log.rows_written(None, || self.checkpointer.ask_sync()),
         }
     }
 
-    /// After an error: everything in memory becomes what the tables and the log say.
-    fn undo(&mut self) {
-        self.effects = Effects::default();
+    fn roll_back(&self) {
         if !self.conn.is_autocommit()
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {
             self.shared.fail_for_good(&StoreError::Fatal(format!("a rollback failed: {error}")));
         }
-        self.hot.dedup.forget();
-        let read = self.synchronous(Sync::Full).and_then(|()| Book::read(self.conn, self.shared.names.clone()));
-        let said = read.and_then(|book| {
-            self.book = book;
-            self.readmit()
+        if let Err(error) = self.synchronous(Sync::Full) {
+            self.shared.fail_for_good(&StoreError::Fatal(format!("commits may not wait for the disk: {error}")));
+        }
+    }
+
+    /// After an error: everything in memory becomes what the tables and the log say.
+    fn undo(&mut self, desk: &mut Desk) {
+        desk.effects = Effects::default();
+        self.roll_back();
+        desk.prints.forget();
+        let said = Book::read(self.conn, self.shared.names.clone()).and_then(|book| {
+            desk.book = book;
+            self.readmit(desk)
         });
         if let Err(error) = said {
             // Without its memory the writer would give numbers twice.
@@ -427,27 +444,28 @@ impl<'c> Session<'c> {
     }
 
     /// Counts what is owed as if it were in the tables.
-    fn readmit(&mut self) -> rusqlite::Result<()> {
+    fn readmit(&mut self, desk: &mut Desk) -> rusqlite::Result<()> {
         let mut tx = Tx {
             conn: self.conn,
             hot: &mut self.hot,
-            book: &mut self.book,
-            effects: &mut self.effects,
+            prints: &mut desk.prints,
+            book: &mut desk.book,
+            effects: &mut desk.effects,
             shared: self.shared,
             short: false,
             stuck: false,
         };
-        for record in &self.pending.records {
+        for record in &desk.owed.records {
             accept::readmit(&mut tx, record)?;
         }
-        self.hot.dedup.logged();
-        self.book.owed = self.pending.first();
+        desk.prints.logged();
+        desk.count_owed(self.shared);
         Ok(())
     }
 
-    fn took_ill(&self, error: &rusqlite::Error, space: &mut Space) -> StoreError {
+    fn took_ill(&self, desk: &mut Desk, error: &rusqlite::Error) -> StoreError {
         if is_full(error) {
-            space.ran_out();
+            desk.space.ran_out();
         }
         let sorted = sort(error);
         match &sorted {
@@ -456,14 +474,5 @@ impl<'c> Session<'c> {
             _ => tracing::warn!(error = %sorted, "A write failed; it was refused and can be tried again."),
         }
         sorted
-    }
-
-    fn tell(&mut self) {
-        for notice in self.effects.notices.drain(..) {
-            let _ = self.shared.notices.send(notice);
-        }
-        if std::mem::take(&mut self.effects.ready) {
-            self.shared.ready.notify_one();
-        }
     }
 }
