@@ -100,7 +100,8 @@ pub enum StoreError {
 pub enum Notice {
     /// Somebody asked to cancel a running run.
     CancelAsked(RunId),
-    /// A run came to a new state.
+    /// A run came to another state. That a new one is queued is no notice: [`Store::ready`] tells workers, and nobody else
+    /// knows of it yet.
     Moved(RunId, State),
     /// A pause or disable flag changed.
     Flags,

@@ -216,7 +216,6 @@ impl Tables {
             };
             self.runs.insert(seq, run);
             self.ready = true;
-            self.notices.push(Notice::Moved(id, State::Queued));
             ids.push(id);
         }
         ids

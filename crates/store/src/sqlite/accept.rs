@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use doorbell_core::decision::Kind;
 use doorbell_core::event::{Admission, Dedup, NewEvent, OnDuplicateFailed, Receipt, SeenBy};
-use doorbell_core::ports::{Notice, StoreError};
+use doorbell_core::ports::StoreError;
 use doorbell_core::run::{NewRun, State};
 use doorbell_core::{EventId, Name, RunId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Statement, params};
@@ -239,14 +239,10 @@ fn allot(counter: &mut Counter<'_>, event: &NewEvent, at: Timestamp) -> rusqlite
 
 /// Of names that are known this writes nothing.
 fn allot_run(counter: &mut Counter<'_>, agent: &Name, trigger: &Name) -> rusqlite::Result<RunId> {
-    let Counter { conn, book, effects, shared, .. } = counter;
+    let Counter { conn, book, shared, .. } = counter;
     let queue = book.queue(conn, agent, trigger)?;
     book.moved(queue, None, State::Queued)?;
-    let id = RunId::new(book.next_run(), shared.identity.tag);
-    if shared.is_watched() {
-        effects.notices.push(Notice::Moved(id, State::Queued));
-    }
-    Ok(id)
+    Ok(RunId::new(book.next_run(), shared.identity.tag))
 }
 
 /// The small numbers that stand for an event's names in its rows.

@@ -112,9 +112,10 @@ impl Acks {
     }
 }
 
-/// Whether other tasks have threads of their own to go on with while this one waits for the disk.
+/// Whether other tasks have another thread to go on with while this one waits for the disk.
 fn others_go_on() -> bool {
-    Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread)
+    let Ok(handle) = Handle::try_current() else { return false };
+    handle.runtime_flavor() == RuntimeFlavor::MultiThread && handle.metrics().num_workers() > 1
 }
 
 /// What is left to do once nobody holds the desk any more.

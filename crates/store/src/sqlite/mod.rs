@@ -90,7 +90,7 @@ impl Default for SqliteOptions {
             cache_kib: 16 * 1024,
             reserve_bytes: 8 * 1024 * 1024,
             min_free_bytes: 32 * 1024 * 1024,
-            settle_after: Duration::from_millis(20),
+            settle_after: Duration::from_millis(100),
             max_pages: None,
             retention: Retention::default(),
             on_fatal: None,
@@ -136,10 +136,6 @@ impl Shared {
         let dedup_ms = u64::try_from(retention.dedup.as_millis()).unwrap_or(u64::MAX);
         self.dedup_keep_ms.store(dedup_ms, Ordering::Relaxed);
         self.ring.store(u64::from(retention.ring), Ordering::Relaxed);
-    }
-
-    fn is_watched(&self) -> bool {
-        self.notices.receiver_count() > 0
     }
 
     /// From now on every call gets this error.

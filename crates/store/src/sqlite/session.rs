@@ -29,6 +29,10 @@ use super::{Shared, accept, decisions, dedup, tell};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
+/// So few records show that there is little to do: the thread that writes their rows makes way for others after each. With
+/// more it takes its share, since the ack log holds only so many.
+const LITTLE: usize = 256;
+
 /// The thread's belongings.
 pub(super) struct Writer {
     pub(super) conn: Connection,
@@ -266,7 +270,13 @@ impl<'c> Session<'c> {
     fn rows(&mut self, batch: &Batch, names: &Names) -> rusqlite::Result<()> {
         self.synchronous(Sync::Later)?;
         self.begin.execute([])?;
-        for record in &batch.owed.records {
+        let records = &batch.owed.records;
+        let is_little = records.len() <= LITTLE;
+        for record in records {
+            if is_little {
+                // Nobody waits for this, and a sender may wait for this processor.
+                std::thread::yield_now();
+            }
             accept::write_record(self.conn, &mut self.hot, record, |entry| {
                 Numbers::known(names, entry).ok_or_else(|| corrupt("a name is not in the tables"))
             })?;
