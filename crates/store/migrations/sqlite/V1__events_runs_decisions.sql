@@ -62,6 +62,7 @@ CREATE TABLE runs (
     state       INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5), -- run::State
     blocked     INTEGER NOT NULL, -- 1: its lane must move before it can be claimed
     passed      INTEGER NOT NULL, -- 1: others of its lane may pass while it waits
+    shared      INTEGER NOT NULL, -- 1: others were in its lane with it
     due_at      INTEGER NOT NULL,
     ord         INTEGER NOT NULL, -- its place in the lane: seq, until a retry by hand sends it to the tail
     lane        INTEGER,
@@ -90,9 +91,11 @@ CREATE TABLE runs (
 ) STRICT;
 
 -- What can be claimed. Runs behind another in their lane are not in it: a stuck lane costs the others nothing.
-CREATE INDEX runs_due ON runs (queue, due_at, ord) WHERE state = 0 AND blocked = 0;
--- Who holds a lane: unfinished and not passed; its first is the head.
-CREATE INDEX runs_holding ON runs (lane, ord) WHERE lane IS NOT NULL AND passed = 0 AND state < 3;
+-- With the lane, so that opening learns from the index alone who is in which.
+CREATE INDEX runs_due ON runs (queue, due_at, ord, lane) WHERE state = 0 AND blocked = 0;
+-- Who holds a lane: unfinished and not passed; its first is the head. Lanes are in no order, so each entry dirties a page
+-- of its own; who was never with others in a lane needs none.
+CREATE INDEX runs_holding ON runs (lane, ord) WHERE shared = 1 AND passed = 0 AND state < 3;
 -- Passed runs that fell due while their lane was busy.
 CREATE INDEX runs_passed ON runs (lane, queue, due_at, ord) WHERE state = 0 AND passed = 1 AND blocked = 1;
 -- Running, waiting, failed: few among many, and what people and the reaper look for.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use doorbell_core::decision::Kind;
 use doorbell_core::event::{Admission, Dedup, NewEvent, OnDuplicateFailed, Receipt, SeenBy};
+use doorbell_core::lane::LaneId;
 use doorbell_core::ports::StoreError;
 use doorbell_core::run::{NewRun, State};
 use doorbell_core::{EventId, Name, RunId, Timestamp};
@@ -18,6 +19,7 @@ use super::book::{Book, Names};
 use super::dedup::{Prints, Seen};
 use super::entry::{self, Entry, RunEntry};
 use super::errors::{Fail, corrupt};
+use super::lane::Joined;
 use super::writer::{Effects, Hot, Tx};
 use super::{Shared, decisions, lane, rows};
 use crate::record::within;
@@ -65,9 +67,9 @@ impl<'c> Statements<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             )?,
             run: conn.prepare(
-                "INSERT INTO runs (seq, event, queue, state, blocked, passed, due_at, ord, lane, created_at, source,
-                                   event_type, key, title, flag)
-                 VALUES (?1, ?2, ?3, 0, ?4, 0, ?5, ?1, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                "INSERT INTO runs (seq, event, queue, state, blocked, passed, shared, due_at, ord, lane, created_at,
+                                   source, event_type, key, title, flag)
+                 VALUES (?1, ?2, ?3, 0, ?4, 0, ?5, ?6, ?1, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?,
         })
     }
@@ -380,15 +382,16 @@ fn write_run(
     at: i64,
     seq: u64,
 ) -> rusqlite::Result<bool> {
-    let blocked = match run.lane {
-        Some(lane) => lane::is_held(conn, doorbell_core::lane::LaneId(lane))?,
-        None => false,
+    let Joined { blocked, shared } = match run.lane {
+        Some(lane) => hot.lanes.join(conn, LaneId(lane), seq)?,
+        None => Joined::default(),
     };
     hot.accept.run.execute(params![
         seq.cast_signed(),
         parent.event.cast_signed(),
         queue,
         blocked,
+        shared,
         run.due_at,
         run.lane,
         at,

@@ -168,7 +168,7 @@ impl Book {
         add("SELECT queue, count(*) FROM runs WHERE state = 0 AND blocked = 0 GROUP BY queue", State::Queued)?;
         add(
             "SELECT queue, count(*) FROM runs INDEXED BY runs_holding
-             WHERE lane IS NOT NULL AND passed = 0 AND state < 3 AND state = 0 AND blocked = 1 GROUP BY queue",
+             WHERE shared = 1 AND passed = 0 AND state < 3 AND state = 0 AND blocked = 1 GROUP BY queue",
             State::Queued,
         )?;
         add(

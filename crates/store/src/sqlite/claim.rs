@@ -175,7 +175,7 @@ fn take(tx: &mut Tx<'_, '_>, candidate: Candidate, claim: &Claim) -> Result<Leas
 
 /// Blocks the queued head behind a passed run that now runs (and is unpassed, so it may be found as head itself).
 fn block_head(tx: &Tx<'_, '_>, lane: doorbell_core::lane::LaneId, running: u64) -> rusqlite::Result<()> {
-    let sql = "SELECT seq FROM runs WHERE lane IS NOT NULL AND passed = 0 AND state < 3 AND lane = ?1
+    let sql = "SELECT seq FROM runs WHERE shared = 1 AND passed = 0 AND state < 3 AND lane = ?1
                ORDER BY ord LIMIT 2";
     let mut statement = tx.conn.prepare_cached(sql)?;
     let mut rows = statement.query([lane.0])?;

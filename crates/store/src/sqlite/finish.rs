@@ -38,7 +38,7 @@ pub(super) fn finish(
         tx.book.running.remove(&lane);
     }
     tx.effects.ready |= record.state == State::Queued && !record.blocked;
-    lane::advance(tx, record.lane)?;
+    lane::moved_on(tx, &record)?;
     tx.effects.notices.push(Notice::Moved(lease.run, record.state));
     Ok(Finished::Done)
 }
@@ -156,7 +156,7 @@ pub(super) fn cancel(tx: &mut Tx<'_, '_>, (run, by, now): &Asked) -> Result<Stat
     }
     tx.book.moved(record.queue, Some(from), to)?;
     tx.effects.notices.push(Notice::Moved(*run, to));
-    lane::advance(tx, record.lane)?;
+    lane::moved_on(tx, &record)?;
     Ok(to)
 }
 

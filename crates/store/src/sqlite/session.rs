@@ -23,6 +23,7 @@ use super::book::{Book, Names};
 use super::checkpoint::{self, Checkpointer};
 use super::desk::{Batch, Desk, SharedDesk};
 use super::errors::{corrupt, is_full, sort};
+use super::lane::Lanes;
 use super::lock::OwnerLock;
 use super::writer::{Effects, Hot, Step, Tx};
 use super::{Shared, accept, decisions, dedup, tell};
@@ -130,7 +131,11 @@ impl<'c> Session<'c> {
             shared,
             desk,
             checkpointer,
-            hot: Hot { accept: accept::Statements::new(conn)?, prints: dedup::Writes::new(conn)? },
+            hot: Hot {
+                accept: accept::Statements::new(conn)?,
+                prints: dedup::Writes::new(conn)?,
+                lanes: Lanes::read(conn)?,
+            },
             begin: conn.prepare("BEGIN IMMEDIATE")?,
             commit: conn.prepare("COMMIT")?,
         })
@@ -176,12 +181,13 @@ impl<'c> Session<'c> {
                 continue;
             }
             let settling: Vec<_> = batch.extract_if(.., |step| step.only_settles()).collect();
-            if !batch.is_empty() {
-                self.commit_batch(&mut batch);
-            }
+            // First: rows that are written apart are none that the desk is held for.
             if !settling.is_empty() {
                 self.write_behind();
                 settling.into_iter().for_each(Step::answer);
+            }
+            if !batch.is_empty() {
+                self.commit_batch(&mut batch);
             }
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             if self.shared.finish_checkpoint.swap(false, Ordering::AcqRel) {
@@ -253,8 +259,9 @@ impl<'c> Session<'c> {
         let Some(batch) = said.ok().and_then(|mut desk| desk.as_mut().and_then(Desk::take_rows)) else { return };
         let names = self.shared.names.read().map(|names| names.clone()).unwrap_or_default();
         let said = self.rows(&batch, &names);
-        if said.is_err() {
-            self.roll_back();
+        match said {
+            Ok(()) => self.hot.lanes.keep(),
+            Err(_) => self.roll_back(),
         }
         let Ok(mut guard) = self.desk.lock(self.shared) else { return };
         let Some(desk) = guard.as_mut() else { return };
@@ -400,6 +407,7 @@ impl<'c> Session<'c> {
         tx.hot.prints.write(&tx.prints.slice())?;
         self.commit.execute([])?;
         desk.prints.keep();
+        self.hot.lanes.keep();
         if !stuck {
             self.settled(desk, if wrote { sync } else { Sync::Later });
         }
@@ -427,7 +435,8 @@ impl<'c> Session<'c> {
         }
     }
 
-    fn roll_back(&self) {
+    fn roll_back(&mut self) {
+        self.hot.lanes.forget();
         if !self.conn.is_autocommit()
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::book::Book;
 use super::dedup::Prints;
 use super::errors::Fail;
+use super::lane::Lanes;
 use super::{Shared, accept, dedup};
 
 /// Steps that may wait for the writer before callers wait to hand theirs over.
@@ -43,10 +44,11 @@ impl Tx<'_, '_> {
     }
 }
 
-/// Statements of the accepting path, prepared once.
+/// What the thread that writes rows keeps by it: statements of the accepting path, prepared once, and who is in which lane.
 pub(super) struct Hot<'c> {
     pub(super) accept: accept::Statements<'c>,
     pub(super) prints: dedup::Writes<'c>,
+    pub(super) lanes: Lanes,
 }
 
 /// What is told to the world once the transaction is on disk.
