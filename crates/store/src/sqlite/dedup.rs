@@ -16,6 +16,7 @@ use doorbell_core::event::Fingerprint;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use super::book::time;
+use super::sieve::Sieve;
 use crate::record::within;
 
 /// So many young prints begin to move: some five megabytes, and half a second to read back.
@@ -37,6 +38,19 @@ pub(super) struct Prints {
     owed: usize,
     /// What was done since [`Prints::keep`] or [`Prints::logged`], to be undone by [`Prints::forget`].
     step: Step,
+    sieve: Sifting,
+}
+
+/// Whether what is in the table can be told without a look.
+enum Sifting {
+    /// It can.
+    With(Sieve),
+    /// A sieve is being made: what moved meanwhile.
+    Soon(Vec<Fingerprint>),
+    /// Somebody should make one.
+    Without,
+    /// None can be made.
+    Never,
 }
 
 #[derive(Default)]
@@ -103,7 +117,11 @@ impl Prints {
             moved: 0,
             owed: 0,
             step: Step::default(),
+            sieve: Sifting::Without,
         };
+        if !conn.prepare("SELECT 1 FROM dedup LIMIT 1")?.exists([])? {
+            prints.sieve = Sifting::With(Sieve::for_twice(0));
+        }
         let mut statement =
             conn.prepare("SELECT seq, at, prints FROM events WHERE seq >= ?1 AND prints IS NOT NULL ORDER BY seq")?;
         let mut rows = statement.query([floor(conn)?.cast_signed()])?;
@@ -122,6 +140,11 @@ impl Prints {
         }
         if let Ok(at) = self.moving.binary_search_by_key(&print, |(p, _)| *p) {
             return Ok(Some(self.moving[at].1));
+        }
+        if let Sifting::With(sieve) = &self.sieve
+            && !sieve.may_have(print)
+        {
+            return Ok(None);
         }
         let row =
             |row: &rusqlite::Row<'_>| Ok(Seen { event: row.get::<_, i64>(0)?.cast_unsigned(), at: time(row.get(1)?) });
@@ -214,6 +237,27 @@ impl Prints {
         self.mark();
     }
 
+    /// Whether a sieve is to be made, by whoever asks first: it must hold all that is in the table now or was moved since.
+    pub(super) fn wants_sieve(&mut self) -> bool {
+        let wants = matches!(self.sieve, Sifting::Without);
+        if wants {
+            self.sieve = Sifting::Soon(Vec::new());
+        }
+        wants
+    }
+
+    /// Takes a sieve that holds all that was in the table when it was asked for.
+    pub(super) fn take_sieve(&mut self, mut sieve: Sieve) {
+        let Sifting::Soon(moved) = std::mem::replace(&mut self.sieve, Sifting::Without) else { return };
+        moved.into_iter().for_each(|print| sieve.insert(print));
+        self.sieve = Sifting::With(sieve);
+    }
+
+    /// The sieve that was asked for could not be made.
+    pub(super) fn go_without_sieve(&mut self) {
+        self.sieve = Sifting::Never;
+    }
+
     /// What a rollback goes back to.
     fn mark(&mut self) {
         self.step.added.clear();
@@ -240,6 +284,17 @@ impl Prints {
         let end = (self.moved + count).min(self.moving.len());
         let prints = self.moving[self.moved..end].to_vec();
         self.moved = end;
+        // Also if they do not come to be there: one too many is looked up in vain.
+        match &mut self.sieve {
+            Sifting::With(sieve) => prints.iter().for_each(|(print, _)| sieve.insert(*print)),
+            Sifting::Soon(moved) => moved.extend(prints.iter().map(|(print, _)| *print)),
+            Sifting::Without | Sifting::Never => {}
+        }
+        if let Sifting::With(sieve) = &self.sieve
+            && sieve.is_full()
+        {
+            self.sieve = Sifting::Without;
+        }
         // All that moves is in the table then: what only memory and rows keep begins with the young ones.
         let floor = (end == self.moving.len()).then(|| {
             let after = self.moving.iter().map(|(_, seen)| seen.event + 1).max().unwrap_or(0);
@@ -251,11 +306,17 @@ impl Prints {
 
 /// A print as the table keeps it: two integers, the first of which is the row's place. Prints that share only the first
 /// (one in 2^64 pairs) replace each other: the older one is forgotten, and never taken for the newer.
-fn halves(print: Fingerprint) -> (i64, i64) {
+pub(super) fn halves(print: Fingerprint) -> (i64, i64) {
     let whole = u128::from_be_bytes(print.0);
     // The sign bit is turned, so that the order of prints is the order of places.
     let head = ((whole >> 64) as u64) ^ (1 << 63);
     (head.cast_signed(), (whole as u64).cast_signed())
+}
+
+/// The print of a row: [`halves`] turned back.
+pub(super) fn whole(head: i64, rest: i64) -> Fingerprint {
+    let high = u128::from(head.cast_unsigned() ^ (1 << 63));
+    Fingerprint(((high << 64) | u128::from(rest.cast_unsigned())).to_be_bytes())
 }
 
 fn floor(conn: &Connection) -> rusqlite::Result<u64> {

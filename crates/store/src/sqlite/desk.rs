@@ -211,14 +211,7 @@ impl Desk {
 
     /// Numbers the wishes' events and adds them to the log's buffer.
     fn admit<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) -> rusqlite::Result<()> {
-        // One transaction for all look-ups: each alone would lock and unlock.
-        self.conn.prepare_cached("BEGIN")?.execute([])?;
-        let said = wishes.iter_mut().try_for_each(|wish| self.admit_one(wish.as_mut(), shared));
-        let ended = self.conn.prepare_cached("COMMIT").and_then(|mut commit| commit.execute([]));
-        if ended.is_err() && !self.conn.is_autocommit() {
-            self.conn.execute_batch("ROLLBACK")?;
-        }
-        said.and(ended.map(drop))
+        wishes.iter_mut().try_for_each(|wish| self.admit_one(wish.as_mut(), shared))
     }
 
     fn admit_one(&mut self, wish: &mut Wish, shared: &Shared) -> rusqlite::Result<()> {

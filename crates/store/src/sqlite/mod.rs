@@ -27,8 +27,10 @@ mod rows;
 mod schema;
 mod secrets;
 mod session;
+mod sieve;
 mod space;
 mod store;
+mod thread;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -52,8 +54,8 @@ use dedup::Prints;
 use desk::{Desk, SharedDesk};
 use read::Readers;
 use schema::Identity;
-use session::Writer;
 use space::Space;
+use thread::Writer;
 use writer::{Close, Effects, Job, Settle, Step, WAITING_MAX, Work};
 
 /// Notices a slow listener may be behind before it misses some; it then polls.
@@ -201,8 +203,16 @@ impl SqliteStore {
         let space = Space::new(&path, options.reserve_bytes, options.min_free_bytes);
         let look_up = schema::open_reader(&path)?;
         let desk = SharedDesk::new(Desk::new(book, prints, space, log, look_up, checkpointer.synced()));
-        let writer =
-            Writer { conn, steps: waiting, shared: shared.clone(), desk: desk.clone(), checkpointer, logged, lock };
+        let writer = Writer {
+            path: path.clone(),
+            conn,
+            steps: waiting,
+            shared: shared.clone(),
+            desk: desk.clone(),
+            checkpointer,
+            logged,
+            lock,
+        };
         let (opened, said) = std::sync::mpsc::channel();
         std::thread::Builder::new()
             .name("doorbell-writer".into())
@@ -210,6 +220,10 @@ impl SqliteStore {
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
         said.recv().map_err(|_| StoreError::Closed)??;
         let readers = Arc::new(Readers::new(&path, options.readers.max(1), shared.clone()));
+        let wants_sieve = desk.lock(&shared)?.as_mut().is_some_and(|desk| desk.prints.wants_sieve());
+        if wants_sieve {
+            sieve::make_behind(&path, &shared, &desk);
+        }
         let acks = Acks::start(shared.clone(), desk, steps.clone())?;
         Ok(Arc::new(Self { path, shared, acks, steps, readers, claim_reader }))
     }

@@ -8,6 +8,7 @@
 //! If a step makes the batch fail, the batch is rolled back and its steps are tried one by one, so that only the culprit
 //! gets the error.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -24,71 +25,15 @@ use super::checkpoint::{self, Checkpointer};
 use super::desk::{Batch, Desk, SharedDesk};
 use super::errors::{corrupt, is_full, sort};
 use super::lane::Lanes;
-use super::lock::OwnerLock;
+use super::thread::{Kept, refuse};
 use super::writer::{Effects, Hot, Step, Tx};
-use super::{Shared, accept, decisions, dedup, tell};
+use super::{Shared, accept, decisions, dedup, sieve, tell};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
 /// So few records show that there is little to do: the thread that writes their rows makes way for others after each. With
 /// more it takes its share, since the ack log holds only so many.
 const LITTLE: usize = 256;
-
-/// The thread's belongings.
-pub(super) struct Writer {
-    pub(super) conn: Connection,
-    pub(super) steps: mpsc::Receiver<Box<dyn Step>>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) desk: Arc<SharedDesk>,
-    pub(super) checkpointer: Checkpointer,
-    /// What the ack log held at opening.
-    pub(super) logged: Vec<Record>,
-    pub(super) lock: OwnerLock,
-}
-
-impl Writer {
-    /// Runs until the store is closed or every handle to it is gone. Says over `opened` whether what the ack log held is
-    /// in the tables.
-    pub(super) fn run(self, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
-        let Self { conn, mut steps, shared, desk, checkpointer, logged, lock } = self;
-        let session = Session::new(&conn, &shared, &desk, &checkpointer).map_err(|e| sort(&e));
-        let log = match session.and_then(|mut session| session.recover(logged).map(|()| session)) {
-            Ok(session) => {
-                let _ = opened.send(Ok(()));
-                session.serve(&mut steps)
-            }
-            Err(error) => {
-                let _ = opened.send(Err(error));
-                Err(Kept)
-            }
-        };
-        steps.close();
-        while let Ok(step) = steps.try_recv() {
-            refuse(step, &StoreError::Closed);
-        }
-        let durable = checkpointer.sync_now().is_ok();
-        checkpointer.stop();
-        checkpoint::cut(&conn, &shared);
-        if let Ok(log) = log
-            && durable
-        {
-            log.remove();
-        }
-        if let Err((_, error)) = conn.close() {
-            tracing::warn!(error = %error, "The database did not close cleanly; the next start recovers it from its log.");
-        }
-        drop(lock);
-        shared.closed.send_replace(true);
-    }
-}
-
-/// The ack log stays: the next opening reads it.
-struct Kept;
-
-fn refuse(mut step: Box<dyn Step>, error: &StoreError) {
-    step.fail(error.clone());
-    step.answer();
-}
 
 /// How a transaction is committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,10 +54,11 @@ enum Owed {
 }
 
 /// The loop, with its statements borrowed from the connection.
-struct Session<'c> {
+pub(super) struct Session<'c> {
+    path: &'c Path,
     conn: &'c Connection,
-    shared: &'c Shared,
-    desk: &'c SharedDesk,
+    shared: &'c Arc<Shared>,
+    desk: &'c Arc<SharedDesk>,
     checkpointer: &'c Checkpointer,
     hot: Hot<'c>,
     begin: Statement<'c>,
@@ -120,13 +66,15 @@ struct Session<'c> {
 }
 
 impl<'c> Session<'c> {
-    fn new(
+    pub(super) fn new(
+        path: &'c Path,
         conn: &'c Connection,
-        shared: &'c Shared,
-        desk: &'c SharedDesk,
+        shared: &'c Arc<Shared>,
+        desk: &'c Arc<SharedDesk>,
         checkpointer: &'c Checkpointer,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
+            path,
             conn,
             shared,
             desk,
@@ -143,7 +91,7 @@ impl<'c> Session<'c> {
 
     /// Writes what the ack log held and the tables do not have, and makes sure of the rows that a killed process left to
     /// the system.
-    fn recover(&mut self, logged: Vec<Record>) -> Result<(), StoreError> {
+    pub(super) fn recover(&mut self, logged: Vec<Record>) -> Result<(), StoreError> {
         let mut guard = self.desk.lock(self.shared)?;
         let desk = guard.as_mut().ok_or(StoreError::Closed)?;
         let (next, _) = desk.book.upcoming();
@@ -167,7 +115,7 @@ impl<'c> Session<'c> {
     }
 
     /// The loop. Gives the ack log back if nothing in it is needed any more.
-    fn serve(mut self, steps: &mut mpsc::Receiver<Box<dyn Step>>) -> Result<AckLog, Kept> {
+    pub(super) fn serve(mut self, steps: &mut mpsc::Receiver<Box<dyn Step>>) -> Result<AckLog, Kept> {
         let mut batch: Vec<Box<dyn Step>> = Vec::with_capacity(BATCH_MAX);
         let mut closing = false;
         while steps.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
@@ -266,7 +214,14 @@ impl<'c> Session<'c> {
         let Ok(mut guard) = self.desk.lock(self.shared) else { return };
         let Some(desk) = guard.as_mut() else { return };
         match said {
-            Ok(()) => desk.rows_written(self.shared, self.checkpointer),
+            Ok(()) => {
+                desk.rows_written(self.shared, self.checkpointer);
+                let wants_sieve = desk.prints.wants_sieve();
+                drop(guard);
+                if wants_sieve {
+                    sieve::make_behind(self.path, self.shared, self.desk);
+                }
+            }
             Err(error) => {
                 desk.put_back(batch, self.shared);
                 self.rows_took_ill(desk, &error);

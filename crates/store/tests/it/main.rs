@@ -6,4 +6,5 @@ mod cut_off;
 mod file;
 mod memory;
 mod model;
+mod prints;
 mod sqlite;
