@@ -17,7 +17,7 @@ use super::desk::SharedDesk;
 use super::errors::sort;
 use super::{Shared, schema};
 
-/// It is made for so many prints at the least: 1.3 MB, of which nothing is touched before prints move.
+/// It is made for so many prints at the least: 1.3 MB.
 const CAPACITY_MIN: usize = 1 << 20;
 /// Bits for each print: with [`BITS_SET`] one in a hundred that is not there is looked up all the same.
 const BITS_EACH: usize = 10;
@@ -28,6 +28,7 @@ const CHUNK: i64 = 10_000;
 
 /// The filter.
 pub(super) struct Sieve {
+    /// None before the first print: most stores are idle when they are opened.
     blocks: Vec<[u64; 8]>,
     capacity: usize,
     taken: usize,
@@ -37,10 +38,13 @@ impl Sieve {
     /// One for at least `count` prints and as many again.
     pub(super) fn for_twice(count: usize) -> Self {
         let capacity = count.saturating_mul(2).max(CAPACITY_MIN);
-        Self { blocks: vec![[0; 8]; (capacity * BITS_EACH).div_ceil(512)], capacity, taken: 0 }
+        Self { blocks: Vec::new(), capacity, taken: 0 }
     }
 
     pub(super) fn insert(&mut self, print: Fingerprint) {
+        if self.blocks.is_empty() {
+            self.blocks = vec![[0; 8]; (self.capacity * BITS_EACH).div_ceil(512)];
+        }
         let (block, bits) = self.place(print);
         for (word, bit) in bits {
             self.blocks[block][word] |= bit;
@@ -51,7 +55,7 @@ impl Sieve {
     /// False: it was never taken in.
     pub(super) fn may_have(&self, print: Fingerprint) -> bool {
         let (block, mut bits) = self.place(print);
-        bits.all(|(word, bit)| self.blocks[block][word] & bit != 0)
+        self.blocks.get(block).is_some_and(|block| bits.all(|(word, bit)| block[word] & bit != 0))
     }
 
     /// It has taken in as many as it was made for.
