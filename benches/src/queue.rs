@@ -32,16 +32,12 @@ pub(crate) async fn measure(effort: Effort, events: u64) -> anyhow::Result<()> {
         door::post(empty.addr, "/api/v1/agents/bench/resume").await?;
         agent::wait_finished(empty.addr, PROBE).await?;
         empty_claims.push(PROBE as f64 / began.elapsed().as_secs_f64());
-        let (before, _) = door::queue(full.addr).await?;
+        let before = door::succeeded(full.addr).await?;
         let began = Instant::now();
         door::post(full.addr, "/api/v1/agents/bench/resume").await?;
-        while before - door::queue(full.addr).await?.0.min(before) < PROBE {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-        let took = began.elapsed();
+        let done = agent::wait_finished(full.addr, before + PROBE).await? - before;
+        full_claims.push(done as f64 / began.elapsed().as_secs_f64());
         door::post(full.addr, "/api/v1/agents/bench/pause").await?;
-        let done = before - door::queue(full.addr).await?.0.min(before);
-        full_claims.push(done.max(PROBE) as f64 / took.as_secs_f64());
     }
     let (ea, fa) = (median(&mut empty_acks), median(&mut full_acks));
     let (ec, fc) = (median(&mut empty_claims), median(&mut full_claims));
