@@ -1,7 +1,7 @@
 //! Accepting: events, their runs, their prints and the decisions on duplicates, all or nothing. The hot path.
 //!
 //! What needs no order (facts as JSON, compressing the body) is done by the caller's task in [`Prepared::new`]. Then there
-//! are two ways: [`admit`] gives new events their numbers, for the ack log to keep until [`write_rows`] puts them into the
+//! are two ways: [`admit`] gives new events their numbers, for the ack log to keep until [`write_event`] puts them into the
 //! tables; [`accept`] does both at once inside a transaction, and knows what to do with duplicates and unknown names.
 
 use std::collections::HashMap;
@@ -146,11 +146,11 @@ pub(super) fn accept(tx: &mut Tx<'_, '_>, prepared: &Prepared) -> Result<Vec<Rec
         let (place, receipt) = match standing {
             Standing::New => {
                 let (seq, first_run) = tx.book.upcoming();
-                let receipt = allot(&mut Counter::of(tx), event, prepared.at)?;
                 let entry = entry?;
+                let receipt = allot(&mut Counter::of(tx), event, prepared.at)?;
                 let numbers = Numbers::given(tx.book, tx.conn, &entry)?;
                 let place = Place { at: prepared.at.millis(), seq, first_run };
-                tx.effects.ready |= write_rows(tx.conn, tx.hot, &numbers, &entry, place)?;
+                tx.effects.ready |= write_event(tx.conn, tx.hot, &numbers, &entry, place)?;
                 (seq, receipt)
             }
             Standing::Copy { of, by } => (of.event, duplicate(tx, event, of.event, *by, prepared.at)?),
@@ -279,7 +279,7 @@ pub(super) fn write_record(
     let (mut seq, mut first_run) = (record.first_event, record.first_run);
     for entry in entry::decode(&record.events) {
         let entry = entry.map_err(|e| corrupt(e.to_string()))?;
-        write_rows(conn, hot, &numbers(&entry)?, &entry, Place { at: record.at, seq, first_run })?;
+        write_event(conn, hot, &numbers(&entry)?, &entry, Place { at: record.at, seq, first_run })?;
         seq += 1;
         first_run += entry.runs.len() as u64;
     }
@@ -314,7 +314,7 @@ struct Place {
 }
 
 /// Inserts an event and its runs under the numbers they were given. True if one of them can be claimed.
-fn write_rows(
+fn write_event(
     conn: &Connection,
     hot: &mut Hot<'_>,
     numbers: &Numbers,

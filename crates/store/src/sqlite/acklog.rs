@@ -119,6 +119,11 @@ impl AckLog {
         self.at + (self.buffer.len() + bytes) as u64 <= LAP_BYTES
     }
 
+    /// Whether `bytes` fit into a lap at all.
+    pub(super) fn could_have_room(&self, bytes: usize) -> bool {
+        (HEADER_BYTES + bytes) as u64 <= LAP_BYTES
+    }
+
     /// Adds a record to the next [`AckLog::commit`].
     pub(super) fn add(&mut self, first_event: u64, first_run: u64, at: i64, events: &[u8]) {
         if self.at == 0 && self.buffer.is_empty() {

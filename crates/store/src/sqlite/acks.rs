@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::accept::{self, Prepared};
 use super::desk::{Desk, SharedDesk, Wish};
+use super::thread::Watch;
 use super::writer::{Answer, Effects, Job, Reply, Settle, Step, WAITING_MAX};
 use super::{Shared, tell};
 
@@ -87,7 +88,7 @@ impl Acks {
         answer.await.map_err(|_| StoreError::Closed)?.result
     }
 
-    /// Goes to the desk on the caller's thread, if nobody else is there or on the way, and if a commit takes so little that
+    /// Goes to the desk on the caller's thread, if nobody else is there or on the way, and if it takes so little that
     /// this thread may wait for it. Waking two threads would take longer than the commit itself. The wish comes back if
     /// the thread or the tables must see to it.
     fn at_once(&self, prepared: Prepared) -> Result<Result<Vec<Receipt>, StoreError>, Prepared> {
@@ -96,19 +97,18 @@ impl Acks {
             return Err(prepared);
         }
         let Some(mut guard) = self.desk.try_lock() else { return Err(prepared) };
-        let Some(desk) = guard.as_mut().filter(|desk| desk.is_quick()) else { return Err(prepared) };
+        let Some(desk) = guard.as_mut().filter(|desk| desk.is_quick(&prepared)) else { return Err(prepared) };
         let mut wish = [Wish::new(prepared)];
         let after = serve(desk, &mut wish, &self.shared);
         drop(guard);
-        let [wish] = wish;
-        let Some(outcome) = wish.outcome else { return Err(wish.input) };
         if after.wants_rows
             && let Some(steps) = self.steps.upgrade()
         {
             ask_for_rows(&steps);
         }
         tell(&self.shared, after.effects);
-        Ok(outcome)
+        let [wish] = wish;
+        wish.outcome.ok_or(wish.input)
     }
 }
 
@@ -125,7 +125,7 @@ struct After {
 }
 
 fn serve<W: AsMut<Wish>>(desk: &mut Desk, wishes: &mut [W], shared: &Shared) -> After {
-    desk.log(wishes, shared);
+    desk.serve(wishes, shared);
     After { effects: std::mem::take(&mut desk.effects), wants_rows: desk.wants_rows() }
 }
 
@@ -143,6 +143,7 @@ struct Thread {
 
 impl Thread {
     fn run(self, mut asked: mpsc::Receiver<Asked>) {
+        let _watch = Watch(&self.shared);
         let mut batch: Vec<Asked> = Vec::with_capacity(BATCH_MAX);
         while asked.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
             gather(&mut asked, &mut batch);
@@ -150,8 +151,8 @@ impl Thread {
             let count = batch.len();
             self.line.crowded.store(count >= CROWD, Ordering::Relaxed);
             self.line.waiting.fetch_sub(count, Ordering::Relaxed);
-            // Senders first: each wake-up before theirs takes the processor from their answers. All that is told of new
-            // events is that their runs are queued, which misleads nobody who hears it late.
+            // Senders first: each wake-up before theirs takes the processor from their answers. Workers may hear late that
+            // there is work.
             for Asked { wish, reply } in batch.drain(..) {
                 self.answer(wish, reply);
             }

@@ -1,7 +1,8 @@
-//! What the writer keeps in memory so that the way of an accepted event needs no question to the database: the next
+//! What is kept in memory so that the way of an accepted event needs no question to the database: the next
 //! numbers, the small numbers of names and queues, how much of each queue stands where, and which lanes are running.
 //!
-//! All of it follows from the tables and is read from them at the start and after every rollback.
+//! It is a part of the desk. All of it follows from the tables and what is owed, and is read from them at the start and after
+//! every rollback of a transaction that held the desk.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
@@ -104,7 +105,7 @@ impl Count {
     }
 }
 
-/// The writer's memory.
+/// The memory.
 pub(super) struct Book {
     shared: SharedNames,
     names: Names,

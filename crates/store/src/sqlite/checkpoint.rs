@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use doorbell_core::ports::StoreError;
 use rusqlite::Connection;
@@ -59,15 +59,20 @@ impl Checkpointer {
         let thread = std::thread::Builder::new()
             .name("doorbell-checkpoint".into())
             .spawn(move || {
-                let mut state = State::default();
+                let (mut state, mut looked) = (State::default(), Instant::now());
                 loop {
-                    match asked.recv_timeout(LOOK_EVERY) {
+                    match asked.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())) {
                         Ok(ticket) => match sync(&file) {
                             Ok(()) => done.store(ticket, Ordering::Release),
                             Err(error) => shared.fail_for_good(&error),
                         },
-                        Err(RecvTimeoutError::Timeout) => state.look(&conn, &shared),
+                        Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => break,
+                    }
+                    // Also when tickets come all the time: the log would grow without end.
+                    if looked.elapsed() >= LOOK_EVERY {
+                        state.look(&conn, &shared);
+                        looked = Instant::now();
                     }
                 }
             })
@@ -78,7 +83,7 @@ impl Checkpointer {
     /// Asks for everything committed so far to be put on disk. It is, once [`Checkpointer::synced`] has come to the answer.
     pub(super) fn ask_sync(&self) -> u64 {
         let ticket = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
-        // A thread that ended serves no more tickets: whoever waits for this one syncs by itself.
+        // A thread that ended serves no more tickets: events then go into the tables, whose commits sync.
         let _ = self.wishes.send(ticket);
         ticket
     }

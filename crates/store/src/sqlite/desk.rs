@@ -1,6 +1,6 @@
-//! The desk: where new events get their numbers and are put on disk, whoever does it. Everything that this needs is in
-//! memory or in the ack log, so it waits for no transaction of the tables but those that hold the desk: numbers first, then
-//! one append and one fsync for all wishes at hand. Their rows are *owed* from then on.
+//! The desk: where new events get their numbers and are put on disk, whoever does it. What this needs is in memory or in
+//! the ack log, but for a print that the filter cannot tell, so it waits for no transaction of the tables but those that hold
+//! the desk: numbers first, then one append and one fsync for all wishes at hand. Their rows are *owed* from then on.
 //!
 //! Two kinds of transaction follow (see `session`). One writes the rows that are owed and nothing else; the desk goes on
 //! meanwhile. Every other one holds the desk from its beginning to its end, and writes what is owed first, so that each step
@@ -29,8 +29,10 @@ const OWED_MAX: usize = 64;
 const OWED_BYTES_MAX: usize = 512 * 1024;
 /// An admission that is longer goes into the tables at once.
 const LOGGED_BYTES_MAX: usize = 256 * 1024;
-/// A commit that took longer is no matter for a thread that has others to serve.
+/// What takes longer is no matter for a thread that has others to serve.
 const QUICK: Duration = Duration::from_millis(1);
+/// Nor are more bytes than this, in one admission: it may hold thousands of events.
+const QUICK_BYTES: usize = 16 * 1024;
 
 /// The desk, or none once the store is closed.
 pub(super) struct SharedDesk(Mutex<Option<Desk>>);
@@ -112,7 +114,7 @@ pub(super) struct Desk {
     pub(super) owed: Owed,
     /// Records on the way into the tables.
     on_the_way: usize,
-    /// What is owed could not be written: until it can, nothing more is promised.
+    /// What is owed could not be written, for want of room or for another reason: until it can, nothing more is promised.
     pub(super) no_room: bool,
     /// Somebody was told to write what is owed.
     told: bool,
@@ -120,7 +122,7 @@ pub(super) struct Desk {
     conn: Connection,
     /// The last sync of rows that is done.
     synced: Arc<AtomicU64>,
-    /// How long the last commit took.
+    /// How long the last wishes held the desk.
     took: Duration,
 }
 
@@ -150,9 +152,9 @@ impl Desk {
         }
     }
 
-    /// Whether commits are so short that whoever asks may wait for one, even on a thread that serves others.
-    pub(super) fn is_quick(&self) -> bool {
-        self.took < QUICK
+    /// Whether this is sure to be short, as far as one can tell: then whoever asks may do it on a thread that serves others.
+    pub(super) fn is_quick(&self, prepared: &Prepared) -> bool {
+        self.took < QUICK && prepared.bytes.len() <= QUICK_BYTES && !self.space.is_due()
     }
 
     /// Whether somebody should be told to write what is owed; true once until they begin.
@@ -162,7 +164,13 @@ impl Desk {
     }
 
     /// Puts new events into the ack log, as many wishes as it can take. What it cannot take keeps no outcome.
-    pub(super) fn log<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) {
+    pub(super) fn serve<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) {
+        let begun = Instant::now();
+        self.take_in(wishes, shared);
+        self.took = begun.elapsed();
+    }
+
+    fn take_in<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) {
         if let Some(error) = shared.fatal.get() {
             wishes.iter_mut().for_each(|wish| wish.as_mut().outcome = Some(Err(error.clone())));
             return;
@@ -203,10 +211,9 @@ impl Desk {
             }
         }
         self.count_owed(shared);
-        self.took = begun.elapsed();
         shared.commits.fetch_add(1, Ordering::Relaxed);
         metrics::histogram!("doorbell_commit_size").record(wishes.len() as f64);
-        metrics::histogram!("doorbell_commit_seconds").record(self.took.as_secs_f64());
+        metrics::histogram!("doorbell_commit_seconds").record(begun.elapsed().as_secs_f64());
     }
 
     /// Numbers the wishes' events and adds them to the log's buffer.
@@ -252,8 +259,8 @@ impl Desk {
     /// Sees to it that the log can take `bytes`, by going on in the other file if need be. False if that one's rows are not
     /// on disk yet: then a transaction of the tables brings all rows there.
     fn make_room(&mut self, bytes: usize) -> bool {
-        if self.log.has_room(bytes) {
-            return true;
+        if self.log.has_room(bytes) || !self.log.could_have_room(bytes) {
+            return self.log.has_room(bytes);
         }
         let (next, _) = self.book.upcoming();
         self.log.switch(self.synced.load(Ordering::Acquire), next.saturating_sub(1)) && self.log.has_room(bytes)

@@ -39,14 +39,14 @@ impl Head {
 
 /// The head of a lane that several runs are in, or were; one that was always alone is not found. For readers, who ask who
 /// is before a run.
-pub(super) fn head(conn: &Connection, lane: LaneId) -> rusqlite::Result<Option<Head>> {
+pub(super) fn shared_head(conn: &Connection, lane: LaneId) -> rusqlite::Result<Option<Head>> {
     let sql = "SELECT seq, ord, state FROM runs
                WHERE shared = 1 AND passed = 0 AND state < 3 AND lane = ?1 ORDER BY ord LIMIT 1";
     conn.prepare_cached(sql)?.query_row([lane.0], Head::of).optional()
 }
 
 /// Who is in which lane: unfinished runs, passed ones too. In memory, so that a run which is alone in its lane, as most are,
-/// needs no entry in an index; 16 bytes a lane. Read at opening; kept by whoever writes rows.
+/// needs no entry in an index; 20 to 40 bytes a lane. Read at opening; kept by whoever writes rows.
 pub(super) struct Lanes {
     members: HashMap<LaneId, Members>,
     /// What the present transaction changed, and from what.
@@ -120,7 +120,7 @@ impl Lanes {
             Some(Err(count)) => count + 1,
         };
         self.set(lane, Some(Members::many(count)));
-        Ok(Joined { blocked: head(conn, lane)?.is_some(), shared: true })
+        Ok(Joined { blocked: shared_head(conn, lane)?.is_some(), shared: true })
     }
 
     /// A run of the lane is finished.
@@ -136,7 +136,7 @@ impl Lanes {
     /// The head of a lane, if it has one.
     pub(super) fn head(&self, conn: &Connection, lane: LaneId) -> rusqlite::Result<Option<Head>> {
         let Some(members) = self.members.get(&lane) else { return Ok(None) };
-        let Ok(only) = members.get() else { return head(conn, lane) };
+        let Ok(only) = members.get() else { return shared_head(conn, lane) };
         let sql = "SELECT seq, ord, state FROM runs WHERE seq = ?1 AND passed = 0 AND state < 3";
         conn.prepare_cached(sql)?.query_row([only.cast_signed()], Head::of).optional()
     }
@@ -152,6 +152,10 @@ impl Lanes {
     /// The transaction is committed.
     pub(super) fn keep(&mut self) {
         self.undo.clear();
+        // After a long queue its memory goes back.
+        if self.members.capacity() > 8 * (self.members.len() + 1024) {
+            self.members.shrink_to(2 * self.members.len());
+        }
     }
 
     /// The transaction was rolled back.

@@ -1,5 +1,5 @@
-//! The embedded store: one `SQLite` file, one process, one thread that writes. See `writer` for how many requests share
-//! one fsync, `lane` for who may go next, `checkpoint` for how the log stays short.
+//! The embedded store: one `SQLite` file, one process, one thread that writes the tables. See `desk` and `acks` for how many
+//! requests share one fsync, `session` for everything else that is written, `lane` for who may go next, `checkpoint` for how the log stays short.
 
 mod accept;
 mod acklog;
@@ -220,10 +220,6 @@ impl SqliteStore {
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
         said.recv().map_err(|_| StoreError::Closed)??;
         let readers = Arc::new(Readers::new(&path, options.readers.max(1), shared.clone()));
-        let wants_sieve = desk.lock(&shared)?.as_mut().is_some_and(|desk| desk.prints.wants_sieve());
-        if wants_sieve {
-            sieve::make_behind(&path, &shared, &desk);
-        }
         let acks = Acks::start(shared.clone(), desk, steps.clone())?;
         Ok(Arc::new(Self { path, shared, acks, steps, readers, claim_reader }))
     }
@@ -260,7 +256,7 @@ impl SqliteStore {
 
     /// Sees to it that owed rows are written soon, also if nobody asks for them.
     fn settle_soon(&self) {
-        if self.shared.pending.load(Ordering::Acquire) == 0 || self.shared.settling.swap(true, Ordering::AcqRel) {
+        if self.shared.settling.swap(true, Ordering::AcqRel) {
             return;
         }
         let (shared, steps, after) = (self.shared.clone(), self.steps.downgrade(), self.shared.settle_after);

@@ -145,7 +145,7 @@ pub(super) fn run_row(view: &View<'_>, row: &Row<'_>, running: &HashMap<i64, u64
         None => None,
         Some(lane) => match running.get(&lane.0) {
             Some(seq) => Some(*seq),
-            None => lane::head(view.conn, lane)?.filter(|head| head.ord < record.ord).map(|head| head.seq),
+            None => lane::shared_head(view.conn, lane)?.filter(|head| head.ord < record.ord).map(|head| head.seq),
         },
     };
     Ok(Run {

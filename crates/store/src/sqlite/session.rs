@@ -11,7 +11,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use doorbell_core::decision::NewDecision;
 use doorbell_core::ports::StoreError;
@@ -31,9 +31,9 @@ use super::{Shared, accept, decisions, dedup, sieve, tell};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
-/// So few records show that there is little to do: the thread that writes their rows makes way for others after each. With
-/// more it takes its share, since the ack log holds only so many.
-const LITTLE: usize = 256;
+/// So long the thread that writes rows makes way for others after each record: a sender may wait for this processor. Then it
+/// takes its share. With busy neighbours each time may cost a few milliseconds, and whoever reads waits for these rows.
+const MAKE_WAY: Duration = Duration::from_millis(2);
 
 /// How a transaction is committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -232,11 +232,9 @@ impl<'c> Session<'c> {
     fn rows(&mut self, batch: &Batch, names: &Names) -> rusqlite::Result<()> {
         self.synchronous(Sync::Later)?;
         self.begin.execute([])?;
-        let records = &batch.owed.records;
-        let is_little = records.len() <= LITTLE;
-        for record in records {
-            if is_little {
-                // Nobody waits for this, and a sender may wait for this processor.
+        let begun = Instant::now();
+        for record in &batch.owed.records {
+            if begun.elapsed() < MAKE_WAY {
                 std::thread::yield_now();
             }
             accept::write_record(self.conn, &mut self.hot, record, |entry| {

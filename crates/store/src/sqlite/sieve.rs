@@ -2,8 +2,8 @@
 //! otherwise read the table's pages twice only to learn that; the table's order is random, so nothing of it stays near.
 //!
 //! It holds every print that is in the table or on the way there, and some that are gone: what it does not have need not be
-//! looked up. It is made from the table behind the opening of the store, and again when it has taken in as many as it was
-//! made for; until then every print is looked up.
+//! looked up. It is made from the table once rows are written, and again when it has taken in as many as it was made for;
+//! meanwhile every print is looked up.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use super::{Shared, schema};
 const CAPACITY_MIN: usize = 1 << 20;
 /// Bits for each print: with [`BITS_SET`] one in a hundred that is not there is looked up all the same.
 const BITS_EACH: usize = 10;
+/// It never takes more: 64 MiB. Beyond 50 million prints more are looked up in vain.
+const BLOCKS_MAX: usize = 1 << 20;
 /// Bits set for a print, all in one line of the processor's cache.
 const BITS_SET: u32 = 7;
 /// Rows read at once from the table: some milliseconds.
@@ -35,7 +37,7 @@ pub(super) struct Sieve {
 }
 
 impl Sieve {
-    /// One for at least `count` prints and as many again.
+    /// One for `count` prints and as many again, before it is full.
     pub(super) fn for_twice(count: usize) -> Self {
         let capacity = count.saturating_mul(2).max(CAPACITY_MIN);
         Self { blocks: Vec::new(), capacity, taken: 0 }
@@ -43,7 +45,8 @@ impl Sieve {
 
     pub(super) fn insert(&mut self, print: Fingerprint) {
         if self.blocks.is_empty() {
-            self.blocks = vec![[0; 8]; (self.capacity * BITS_EACH).div_ceil(512)];
+            let blocks = self.capacity.saturating_mul(BITS_EACH).div_ceil(512);
+            self.blocks = vec![[0; 8]; blocks.min(BLOCKS_MAX)];
         }
         let (block, bits) = self.place(print);
         for (word, bit) in bits {
@@ -92,7 +95,7 @@ pub(super) fn make_behind(path: &Path, shared: &Arc<Shared>, desk: &Arc<SharedDe
 }
 
 fn go_without(shared: &Shared, desk: &SharedDesk, why: &str) {
-    tracing::warn!(error = %why, "Every delivery is looked up in the database from now on, which is slower: no filter could be made.");
+    tracing::warn!(error = %why, "Until the next start every delivery is looked up in the database, which is slower: no filter could be made.");
     if let Ok(mut guard) = desk.lock(shared)
         && let Some(desk) = guard.as_mut()
     {
@@ -102,11 +105,13 @@ fn go_without(shared: &Shared, desk: &SharedDesk, why: &str) {
 
 fn make(path: &Path, shared: &Shared, desk: &SharedDesk) -> Result<(), StoreError> {
     let conn = schema::open_reader(path)?;
-    let count: i64 = conn.query_row("SELECT count(*) FROM dedup", [], |row| row.get(0)).map_err(|e| sort(&e))?;
-    let mut sieve = Sieve::for_twice(usize::try_from(count).unwrap_or(0));
+    // Places are evenly spread, so a part of them tells how many there are: to count all would read the whole table.
+    let sql = "SELECT count(*) FROM dedup WHERE head < ?1";
+    let in_part: i64 = conn.query_row(sql, [i64::MIN + (1 << 54)], |row| row.get(0)).map_err(|e| sort(&e))?;
+    let mut sieve = Sieve::for_twice(usize::try_from(in_part).unwrap_or(0) << 10);
     let mut after = None;
     loop {
-        // Read a piece at a time: whoever closes the store waits for no long read.
+        // A piece at a time: whoever closes the store waits for no long read.
         let read = fill(&conn, &mut sieve, after).map_err(|e| sort(&e))?;
         let mut guard = desk.lock(shared)?;
         let Some(desk) = guard.as_mut() else { return Ok(()) };

@@ -11,7 +11,7 @@ use super::lock::beside;
 /// How often the free space is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Watches the free space of the database's file system. Used by the writer alone.
+/// Watches the free space of the database's file system. Used by whoever holds the desk.
 pub(super) struct Space {
     directory: PathBuf,
     reserve: PathBuf,
@@ -36,10 +36,15 @@ impl Space {
 
     /// Whether what may wait is to be refused.
     pub(super) fn is_short(&mut self) -> bool {
-        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+        if self.is_due() {
             self.look();
         }
         self.short
+    }
+
+    /// Whether the next question looks anew, and may write the reserve.
+    pub(super) fn is_due(&self) -> bool {
+        self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY)
     }
 
     /// A write found no room: gives the reserve up for what must not wait.

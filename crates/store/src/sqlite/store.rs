@@ -37,7 +37,10 @@ impl Store for SqliteStore {
     }
 
     async fn accept(&self, admission: Admission) -> Result<Vec<Receipt>, StoreError> {
-        let said = self.acks.admit(Prepared::new(admission)?).await;
+        let prepared = Prepared::new(admission)?;
+        // Before, too: a caller who hangs up does not come back here.
+        self.settle_soon();
+        let said = self.acks.admit(prepared).await;
         self.settle_soon();
         said
     }

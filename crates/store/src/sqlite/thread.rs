@@ -35,6 +35,8 @@ impl Writer {
     /// in the tables.
     pub(super) fn run(self, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
         let Self { path, conn, mut steps, shared, desk, checkpointer, logged, lock } = self;
+        let _watch = Watch(&shared);
+        let lock = Held(Some(lock));
         let session = Session::new(&path, &conn, &shared, &desk, &checkpointer).map_err(|e| sort(&e));
         let log = match session.and_then(|mut session| session.recover(logged).map(|()| session)) {
             Ok(session) => {
@@ -63,6 +65,28 @@ impl Writer {
         }
         drop(lock);
         shared.closed.send_replace(true);
+    }
+}
+
+/// Says that the store failed for good if its thread breaks off: nobody would answer from then on.
+pub(super) struct Watch<'s>(pub(super) &'s Shared);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail_for_good(&StoreError::Fatal("a thread of the store broke off: this is a defect".into()));
+        }
+    }
+}
+
+/// The lock, which a thread that breaks off does not give up: others of this process may still write.
+struct Held(Option<OwnerLock>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::mem::forget(self.0.take());
+        }
     }
 }
 

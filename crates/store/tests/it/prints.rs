@@ -4,8 +4,8 @@ use std::path::Path;
 
 use doorbell_core::Clock;
 use doorbell_core::event::Receipt;
-use doorbell_core::ports::Retention;
-use doorbell_store::conformance::{Bench, clock, keyed, run};
+use doorbell_core::ports::{EventQuery, Retention};
+use doorbell_store::conformance::{Bench, all as all_of, clock, keyed, run};
 use doorbell_store::{SqliteOptions, SqliteStore};
 
 fn open(path: &Path, clock: &Clock) -> Bench {
@@ -37,6 +37,12 @@ async fn what_moved_into_the_table_is_known_after_reopening() {
     b.store.close().await;
 
     let b = open(&path, &clock);
+    are_known(&b).await;
+    // Rows that are written make the filter be made.
+    b.admit(vec![keyed("another", vec![run(None, now)])]).await.unwrap();
+    b.store.stats().await.unwrap();
+    b.admit(vec![keyed("a third", vec![run(None, now)])]).await.unwrap();
+    assert!(b.store.events(EventQuery::default(), all_of(1)).await.is_ok());
     are_known(&b).await;
     b.store.close().await;
 }
