@@ -31,9 +31,9 @@ use super::{Shared, accept, decisions, dedup, sieve, tell};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
-/// So long the thread that writes rows makes way for others after each record: a sender may wait for this processor. Then it
-/// takes its share. With busy neighbours each time may cost a few milliseconds, and whoever reads waits for these rows.
-const MAKE_WAY: Duration = Duration::from_millis(2);
+/// The thread that writes rows makes way for others after each record: a sender may wait for this processor. Once others had
+/// it for so long it takes its share: busy neighbours take milliseconds each time, and whoever reads waits for these rows.
+const MAKE_WAY: Duration = Duration::from_millis(4);
 
 /// How a transaction is committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -232,10 +232,12 @@ impl<'c> Session<'c> {
     fn rows(&mut self, batch: &Batch, names: &Names) -> rusqlite::Result<()> {
         self.synchronous(Sync::Later)?;
         self.begin.execute([])?;
-        let begun = Instant::now();
+        let mut gone = Duration::ZERO;
         for record in &batch.owed.records {
-            if begun.elapsed() < MAKE_WAY {
+            if gone < MAKE_WAY {
+                let begun = Instant::now();
                 std::thread::yield_now();
+                gone += begun.elapsed();
             }
             accept::write_record(self.conn, &mut self.hot, record, |entry| {
                 Numbers::known(names, entry).ok_or_else(|| corrupt("a name is not in the tables"))
