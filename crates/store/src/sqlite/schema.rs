@@ -92,6 +92,12 @@ pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<i64, Store
             path.display()
         )));
     }
+    if found > 0 && !is_of_our_steps(conn).map_err(|e| open_failed(path, &e))? {
+        return Err(StoreError::Conflict(format!(
+            "{} was made by a build between two versions, whose tables this one does not know: go on with that build, or move the file away and begin anew",
+            path.display()
+        )));
+    }
     if found == 0 {
         let tables = "SELECT count(*) FROM sqlite_schema WHERE type = 'table'";
         let tables: i64 = conn.query_row(tables, [], |row| row.get(0)).map_err(|e| open_failed(path, &e))?;
@@ -103,6 +109,21 @@ pub(super) fn check_version(conn: &Connection, path: &Path) -> Result<i64, Store
         }
     }
     Ok(found)
+}
+
+/// Whether the file came to its schema by the steps that this program knows: each of them leaves its checksum.
+fn is_of_our_steps(conn: &Connection) -> rusqlite::Result<bool> {
+    let known = embedded::migrations::runner();
+    let mut statement = conn.prepare("SELECT version, checksum FROM refinery_schema_history")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (version, checksum): (i64, String) = (row.get(0)?, row.get(1)?);
+        let ours = known.get_migrations().iter().find(|m| i64::from(m.version()) == version);
+        if ours.is_some_and(|m| m.checksum().to_string() != checksum) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn migrate(conn: &mut Connection, path: &Path) -> Result<(), StoreError> {

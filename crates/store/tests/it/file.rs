@@ -430,11 +430,12 @@ async fn a_file_of_a_newer_version_or_of_another_program_is_refused() {
     let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
     let path = directory.path().join("d.db");
     open(&path, &clock, |_| {}).store.close().await;
-    let raw = rusqlite::Connection::open(&path).unwrap();
-    raw.execute("UPDATE refinery_schema_history SET version = 99", []).unwrap();
-    drop(raw);
+    let change = |sql: &str| rusqlite::Connection::open(&path).unwrap().execute(sql, []).unwrap();
     let refused = |path: &Path| SqliteStore::open(path, SqliteOptions::default(), &clock).err().unwrap().to_string();
+    change("UPDATE refinery_schema_history SET version = 99");
     assert!(refused(&path).contains("newer Doorbell (schema 99"), "{}", refused(&path));
+    change("UPDATE refinery_schema_history SET version = 1, checksum = '7'");
+    assert!(refused(&path).contains("a build between two versions"), "{}", refused(&path));
     let other = directory.path().join("other.db");
     rusqlite::Connection::open(&other).unwrap().execute("CREATE TABLE theirs (x)", []).unwrap();
     assert!(refused(&other).contains("another program"), "{}", refused(&other));
