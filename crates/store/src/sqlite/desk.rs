@@ -70,6 +70,11 @@ impl Wish {
     pub(super) fn new(input: Prepared) -> Self {
         Self { input, outcome: None, logged: None }
     }
+
+    /// Whether the ack log takes it.
+    fn fits(&self) -> bool {
+        self.input.bytes.len() <= LOGGED_BYTES_MAX
+    }
 }
 
 impl AsMut<Wish> for Wish {
@@ -154,7 +159,7 @@ impl Desk {
 
     /// Whether this is sure to be short, as far as one can tell: then whoever asks may do it on a thread that serves others.
     pub(super) fn is_quick(&self, prepared: &Prepared) -> bool {
-        self.took < QUICK && prepared.bytes.len() <= QUICK_BYTES && !self.space.is_due()
+        self.took < QUICK && prepared.bytes.len() <= QUICK_BYTES
     }
 
     /// Whether somebody should be told to write what is owed; true once until they begin.
@@ -166,42 +171,49 @@ impl Desk {
     /// Puts new events into the ack log, as many wishes as it can take. What it cannot take keeps no outcome.
     pub(super) fn serve<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) {
         let begun = Instant::now();
-        self.take_in(wishes, shared);
+        let committed = self.take_in(wishes, shared);
         self.took = begun.elapsed();
+        if committed {
+            shared.commits.fetch_add(1, Ordering::Relaxed);
+            metrics::histogram!("doorbell_commit_size").record(wishes.len() as f64);
+            metrics::histogram!("doorbell_commit_seconds").record(self.took.as_secs_f64());
+        }
     }
 
-    fn take_in<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) {
+    /// True if something of it is on disk now.
+    fn take_in<W: AsMut<Wish>>(&mut self, wishes: &mut [W], shared: &Shared) -> bool {
         if let Some(error) = shared.fatal.get() {
             wishes.iter_mut().for_each(|wish| wish.as_mut().outcome = Some(Err(error.clone())));
-            return;
+            return false;
         }
-        let begun = Instant::now();
-        let fits = |wish: &mut W| wish.as_mut().input.bytes.len() <= LOGGED_BYTES_MAX;
         let size =
-            wishes.iter_mut().map(|wish| if fits(wish) { wish.as_mut().input.bytes.len() + 64 } else { 0 }).sum();
+            wishes.iter_mut().map(|wish| wish.as_mut()).filter(|wish| wish.fits()).map(|w| w.input.bytes.len() + 64);
+        let size = size.sum();
         if self.space.is_short() || self.no_room || !self.make_room(size) {
-            return;
+            return false;
         }
         let before = self.book.upcoming();
         if let Err(error) = self.admit(wishes, shared) {
             tracing::warn!(error = %error, "Earlier deliveries could not be looked up; the tables take over.");
-            return self.take_back(wishes, before);
+            self.take_back(wishes, before);
+            return false;
         }
         if !wishes.iter_mut().any(|wish| wish.as_mut().logged.is_some()) {
-            return;
+            return false;
         }
         match self.log.commit() {
             Ok(()) => self.prints.logged(),
             Err(Failed::Write(error)) => {
                 tracing::warn!(error = %error, "The ack log cannot be written; the tables take over.");
-                return self.take_back(wishes, before);
+                self.take_back(wishes, before);
+                return false;
             }
             Err(Failed::Sync(error)) => {
                 let error = StoreError::Fatal(format!("an fsync failed, so what is on disk is not known: {error}"));
                 shared.fail_for_good(&error);
                 self.take_back(wishes, before);
                 wishes.iter_mut().for_each(|wish| wish.as_mut().outcome = Some(Err(error.clone())));
-                return;
+                return false;
             }
         }
         for wish in wishes.iter_mut().map(AsMut::as_mut) {
@@ -211,9 +223,7 @@ impl Desk {
             }
         }
         self.count_owed(shared);
-        shared.commits.fetch_add(1, Ordering::Relaxed);
-        metrics::histogram!("doorbell_commit_size").record(wishes.len() as f64);
-        metrics::histogram!("doorbell_commit_seconds").record(begun.elapsed().as_secs_f64());
+        true
     }
 
     /// Numbers the wishes' events and adds them to the log's buffer.
@@ -224,7 +234,7 @@ impl Desk {
     fn admit_one(&mut self, wish: &mut Wish, shared: &Shared) -> rusqlite::Result<()> {
         let (book, prints, effects) = (&mut self.book, &mut self.prints, &mut self.effects);
         let mut counter = Counter { conn: &self.conn, book, prints, effects, shared };
-        if wish.input.bytes.len() > LOGGED_BYTES_MAX {
+        if !wish.fits() {
             return Ok(());
         }
         match accept::admit(&mut counter, &wish.input) {

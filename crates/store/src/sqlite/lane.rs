@@ -66,10 +66,27 @@ impl Members {
         Self(-count.cast_signed())
     }
 
-    /// The only one, or how many there are.
-    fn get(self) -> Result<u64, u64> {
-        if self.0 > 0 { Ok(self.0.unsigned_abs()) } else { Err(self.0.unsigned_abs()) }
+    fn get(self) -> Who {
+        match self.0.is_positive() {
+            true => Who::Only(self.0.unsigned_abs()),
+            false => Who::Many(self.0.unsigned_abs()),
+        }
     }
+
+    fn with_another(self) -> Self {
+        match self.get() {
+            Who::Only(_) => Self::many(2),
+            Who::Many(count) => Self::many(count + 1),
+        }
+    }
+}
+
+/// [`Members`], unpacked.
+enum Who {
+    /// Its number.
+    Only(u64),
+    /// How many.
+    Many(u64),
 }
 
 /// How a run stands that joined a lane.
@@ -98,9 +115,7 @@ impl Lanes {
             while let Some(row) = rows.next()? {
                 let (lane, seq) = (LaneId(row.get(0)?), row.get::<_, i64>(1)?.cast_unsigned());
                 let members = lanes.members.entry(lane);
-                members
-                    .and_modify(|m| *m = Members::many(m.get().map_or_else(|n| n + 1, |_| 2)))
-                    .or_insert(Members::only(seq));
+                members.and_modify(|m| *m = m.with_another()).or_insert(Members::only(seq));
             }
         }
         Ok(lanes)
@@ -108,27 +123,23 @@ impl Lanes {
 
     /// A run joins a lane, at its tail. Its own row does not hold it yet.
     pub(super) fn join(&mut self, conn: &Connection, lane: LaneId, seq: u64) -> rusqlite::Result<Joined> {
-        let count = match self.members.get(&lane).map(|members| members.get()) {
-            None => {
-                self.set(lane, Some(Members::only(seq)));
-                return Ok(Joined::default());
-            }
-            Some(Ok(only)) => {
-                share(conn, only)?;
-                2
-            }
-            Some(Err(count)) => count + 1,
+        let Some(members) = self.members.get(&lane).copied() else {
+            self.set(lane, Some(Members::only(seq)));
+            return Ok(Joined::default());
         };
-        self.set(lane, Some(Members::many(count)));
+        if let Who::Only(only) = members.get() {
+            share(conn, only)?;
+        }
+        self.set(lane, Some(members.with_another()));
         Ok(Joined { blocked: shared_head(conn, lane)?.is_some(), shared: true })
     }
 
     /// A run of the lane is finished.
     fn leave(&mut self, lane: LaneId) {
         let rest = match self.members.get(&lane).map(|members| members.get()) {
-            None | Some(Ok(_) | Err(0 | 1)) => None,
+            None | Some(Who::Only(_) | Who::Many(0 | 1)) => None,
             // Which one is left is not known; its row says that it was not alone.
-            Some(Err(count)) => Some(Members::many(count - 1)),
+            Some(Who::Many(count)) => Some(Members::many(count - 1)),
         };
         self.set(lane, rest);
     }
@@ -136,7 +147,7 @@ impl Lanes {
     /// The head of a lane, if it has one.
     pub(super) fn head(&self, conn: &Connection, lane: LaneId) -> rusqlite::Result<Option<Head>> {
         let Some(members) = self.members.get(&lane) else { return Ok(None) };
-        let Ok(only) = members.get() else { return shared_head(conn, lane) };
+        let Who::Only(only) = members.get() else { return shared_head(conn, lane) };
         let sql = "SELECT seq, ord, state FROM runs WHERE seq = ?1 AND passed = 0 AND state < 3";
         conn.prepare_cached(sql)?.query_row([only.cast_signed()], Head::of).optional()
     }

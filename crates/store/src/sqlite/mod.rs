@@ -1,5 +1,6 @@
 //! The embedded store: one `SQLite` file, one process, one thread that writes the tables. See `desk` and `acks` for how many
-//! requests share one fsync, `session` for everything else that is written, `lane` for who may go next, `checkpoint` for how the log stays short.
+//! requests share one fsync, `session` for everything else that is written, `lane` for who may go next, `checkpoint` for how
+//! the log stays short.
 
 mod accept;
 mod acklog;

@@ -215,6 +215,7 @@ impl<'c> Session<'c> {
         let Some(desk) = guard.as_mut() else { return };
         match said {
             Ok(()) => {
+                desk.space.keep_reserve();
                 desk.rows_written(self.shared, self.checkpointer);
                 let wants_sieve = desk.prints.wants_sieve();
                 drop(guard);
@@ -327,6 +328,7 @@ impl<'c> Session<'c> {
     ) -> rusqlite::Result<()> {
         let stuck = owed == Owed::Later && !desk.owed.records.is_empty();
         let short = desk.space.is_short() || stuck;
+        desk.space.keep_reserve();
         // A commit is sure to wait for the disk only if it dirtied a page; new rows do, and an update that changes nothing
         // does not, though it counts as a change.
         let wrote = !stuck && !desk.owed.records.is_empty();

@@ -18,6 +18,8 @@ pub(super) struct Space {
     reserve_bytes: u64,
     min_free: u64,
     short: bool,
+    /// There is room for the reserve, and none is there.
+    lacks_reserve: bool,
     looked: Option<Instant>,
 }
 
@@ -29,22 +31,26 @@ impl Space {
             _ => PathBuf::from("."),
         };
         let reserve = beside(database, ".reserve");
-        let mut space = Self { directory, reserve, reserve_bytes, min_free, short: false, looked: None };
+        let mut space =
+            Self { directory, reserve, reserve_bytes, min_free, short: false, lacks_reserve: false, looked: None };
         space.look();
+        space.keep_reserve();
         space
     }
 
-    /// Whether what may wait is to be refused.
+    /// Whether what may wait is to be refused. Asked on the way of every answer: it looks now and then, and writes nothing.
     pub(super) fn is_short(&mut self) -> bool {
-        if self.is_due() {
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
             self.look();
         }
         self.short
     }
 
-    /// Whether the next question looks anew, and may write the reserve.
-    pub(super) fn is_due(&self) -> bool {
-        self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY)
+    /// Writes the reserve anew if there is room for it again. Megabytes: for the thread that writes the tables.
+    pub(super) fn keep_reserve(&mut self) {
+        if std::mem::take(&mut self.lacks_reserve) {
+            self.refill();
+        }
     }
 
     /// A write found no room: gives the reserve up for what must not wait.
@@ -65,9 +71,7 @@ impl Space {
         let has_reserve = std::fs::metadata(&self.reserve).is_ok_and(|m| m.len() >= self.reserve_bytes);
         let missing = if has_reserve { 0 } else { self.reserve_bytes };
         let short = free < self.min_free.saturating_add(missing);
-        if !short && !has_reserve && self.reserve_bytes > 0 {
-            self.refill();
-        }
+        self.lacks_reserve = !short && !has_reserve && self.reserve_bytes > 0;
         if short != self.short {
             match short {
                 true => tracing::warn!(
