@@ -163,11 +163,20 @@ async fn ask(addr: SocketAddr, method: &str, path: &str) -> anyhow::Result<(u16,
 
 /// Starts the bare handler in a process of its own.
 pub(crate) fn start_bare() -> anyhow::Result<Program> {
-    let mut child = Command::new(std::env::current_exe()?).arg("bare").stdout(Stdio::piped()).spawn()?;
+    start_me_as("bare")
+}
+
+/// Starts the least that a door does in a process of its own.
+pub(crate) fn start_floor() -> anyhow::Result<Program> {
+    start_me_as("floor")
+}
+
+fn start_me_as(what: &str) -> anyhow::Result<Program> {
+    let mut child = Command::new(std::env::current_exe()?).arg(what).stdout(Stdio::piped()).spawn()?;
     let out = child.stdout.take().context("no stdout")?;
     let mut line = String::new();
     BufReader::new(out).read_line(&mut line)?;
-    let addr = line.trim().parse().context("the bare handler did not print its address")?;
+    let addr = line.trim().parse().with_context(|| format!("the {what} handler did not print its address"))?;
     Ok(Program { child, addr, dir: None })
 }
 

@@ -10,6 +10,7 @@ mod agent;
 mod client;
 mod disk;
 mod door;
+mod floor;
 mod queue;
 mod verify;
 
@@ -64,6 +65,9 @@ enum What {
     /// A bare handler that answers 202; used by the others.
     #[command(hide = true)]
     Bare,
+    /// The least that a door does; used by the others.
+    #[command(hide = true)]
+    Floor,
 }
 
 /// How much each measure runs.
@@ -87,6 +91,7 @@ fn main() -> anyhow::Result<()> {
             What::Verify => verify::measure(effort),
             What::Memory => door::measure_memory().await,
             What::Bare => door::serve_bare().await,
+            What::Floor => floor::serve().await,
         }
     })
 }
