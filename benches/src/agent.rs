@@ -22,13 +22,12 @@ fn http_agent(url: &str) -> Setup {
 /// Queues runs while the agent is held, lets it go, and measures how fast they finish; against the same number of
 /// direct calls with as many in flight.
 #[allow(clippy::print_stdout, reason = "the result")]
-pub(crate) async fn measure_rate(effort: Effort) -> anyhow::Result<()> {
-    const RUNS: u64 = 20_000;
+pub(crate) async fn measure_rate(effort: Effort, runs: u64) -> anyhow::Result<()> {
     let bare = door::start_bare()?;
     let agent = format!("http://{}/agent", bare.addr);
     let (mut direct_rates, mut door_rates, mut ratios) = (vec![], vec![], vec![]);
     for round in 0..effort.rounds {
-        let all = Amount { connections: IN_FLIGHT, time: Duration::from_secs(60), requests: RUNS, pace: None };
+        let all = Amount { connections: IN_FLIGHT, time: Duration::from_secs(60), requests: runs, pace: None };
         let direct = drive(&Target { addr: bare.addr, path: "/agent".into(), status: 200 }, all, round as u64).await?;
         let mut setup = http_agent(&agent);
         setup.agent.push_str("\npaused = true");
@@ -36,8 +35,8 @@ pub(crate) async fn measure_rate(effort: Effort) -> anyhow::Result<()> {
         drive(&Target { addr: program.addr, path: "/hooks/bench".into(), status: 202 }, all, round as u64).await?;
         let began = Instant::now();
         door::post(program.addr, "/api/v1/agents/bench/resume").await?;
-        wait_finished(program.addr, RUNS).await?;
-        let rate = RUNS as f64 / began.elapsed().as_secs_f64();
+        wait_finished(program.addr, runs).await?;
+        let rate = runs as f64 / began.elapsed().as_secs_f64();
         direct_rates.push(direct.rate);
         door_rates.push(rate);
         ratios.push(rate / direct.rate);

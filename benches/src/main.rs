@@ -1,6 +1,6 @@
 //! Measures Doorbell as its users would: the real binary, real sockets, a real disk. Absolute figures of a shared
 //! machine say little, so every measure is a ratio against something that runs in the same minute: a bare axum handler,
-//! the disk's own fdatasync, the same client calling the agent directly. Rounds alternate; medians are printed.
+//! the least that a door must do (`floor`), the disk's own fdatasync, the same client calling the agent directly. Rounds alternate; medians are printed.
 //!
 //! `cargo run --release -p doorbell-bench -- ack` (or `latency`, `agent`, `queue`, `start`, `memory`, `verify`); the binary under
 //! test is `target/release/doorbell`.
@@ -49,7 +49,11 @@ enum What {
         rates: Vec<f64>,
     },
     /// Accepted to finished through a no-op HTTP agent, against calling it directly.
-    Agent,
+    Agent {
+        /// Runs in each round.
+        #[arg(long, default_value_t = 20_000)]
+        runs: u64,
+    },
     /// Ack and claim rates with many queued events against an empty store.
     Queue {
         /// Queued events.
@@ -85,7 +89,7 @@ fn main() -> anyhow::Result<()> {
         match args.what {
             What::Ack { connections } => ack::measure(effort, &connections).await,
             What::Latency { rates } => ack::latency(effort, &rates).await,
-            What::Agent => agent::measure_rate(effort).await,
+            What::Agent { runs } => agent::measure_rate(effort, runs).await,
             What::Start => agent::measure_start(effort).await,
             What::Queue { events } => queue::measure(effort, events).await,
             What::Verify => verify::measure(effort),

@@ -199,13 +199,14 @@ impl AckLog {
     }
 
     /// The rows of every event before `owed` are written, or of all if none is owed. If the resting file waited for that,
-    /// `ask` asks for them to be put on disk, for a ticket.
-    pub(super) fn rows_written(&mut self, owed: Option<u64>, ask: impl FnOnce() -> u64) {
-        if let Resting::Owed(last) = self.resting
-            && owed.is_none_or(|owed| owed > last)
-        {
+    /// `ask` asks for them to be put on disk, for a ticket. True if it did.
+    pub(super) fn rows_written(&mut self, owed: Option<u64>, ask: impl FnOnce() -> u64) -> bool {
+        let Resting::Owed(last) = self.resting else { return false };
+        let is_written = owed.is_none_or(|owed| owed > last);
+        if is_written {
             self.resting = Resting::Asked(ask());
         }
+        is_written
     }
 }
 
@@ -365,9 +366,9 @@ mod tests {
         assert!(log.switch(0, 6));
         put(&mut log, 7);
         assert!(!log.switch(0, 7), "the rows of the first file are not written");
-        log.rows_written(Some(6), || unreachable!("6 is owed still"));
+        assert!(!log.rows_written(Some(6), || unreachable!("6 is owed still")));
         assert!(!log.switch(9, 7), "they are not written yet");
-        log.rows_written(Some(7), || 10);
+        assert!(log.rows_written(Some(7), || 10));
         assert!(!log.switch(9, 7), "they are written, and not known to be on disk");
         assert_eq!(open(&path).1, [record(6), record(7)]);
         assert!(log.switch(10, 7));

@@ -62,10 +62,13 @@ impl Checkpointer {
                 let (mut state, mut looked) = (State::default(), Instant::now());
                 loop {
                     match asked.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())) {
-                        Ok(ticket) => match sync(&file) {
-                            Ok(()) => done.store(ticket, Ordering::Release),
-                            Err(error) => shared.fail_for_good(&error),
-                        },
+                        Ok(ticket) => {
+                            let ticket = asked.try_iter().last().unwrap_or(ticket);
+                            match sync(&file) {
+                                Ok(()) => done.store(ticket, Ordering::Release),
+                                Err(error) => shared.fail_for_good(&error),
+                            }
+                        }
                         Err(RecvTimeoutError::Timeout) => {}
                         Err(RecvTimeoutError::Disconnected) => break,
                     }

@@ -29,6 +29,9 @@ const OWED_MAX: usize = 64;
 const OWED_BYTES_MAX: usize = 512 * 1024;
 /// An admission that is longer goes into the tables at once.
 const LOGGED_BYTES_MAX: usize = 256 * 1024;
+/// Rows that were written, in bytes of the ack log, after which they are put on disk although nobody needs it yet: whoever
+/// waits for the ack log's fsync waits behind what is left in one piece.
+const UNSYNCED_BYTES_MAX: usize = 64 * 1024;
 /// What takes longer is no matter for a thread that has others to serve.
 const QUICK: Duration = Duration::from_millis(1);
 /// Nor are more bytes than this, in one admission: it may hold thousands of events.
@@ -119,6 +122,8 @@ pub(super) struct Desk {
     pub(super) owed: Owed,
     /// Records on the way into the tables.
     on_the_way: usize,
+    /// Bytes of records that were written into the tables since a sync of rows was asked for.
+    unsynced: usize,
     /// What is owed could not be written, for want of room or for another reason: until it can, nothing more is promised.
     pub(super) no_room: bool,
     /// Somebody was told to write what is owed.
@@ -149,6 +154,7 @@ impl Desk {
             log,
             owed: Owed::default(),
             on_the_way: 0,
+            unsynced: 0,
             no_room: false,
             told: false,
             conn,
@@ -291,12 +297,18 @@ impl Desk {
     }
 
     /// What was taken is in the tables, on disk some time later.
-    pub(super) fn rows_written(&mut self, shared: &Shared, checkpointer: &checkpoint::Checkpointer) {
+    pub(super) fn rows_written(&mut self, batch: &Batch, shared: &Shared, checkpointer: &checkpoint::Checkpointer) {
         self.on_the_way = 0;
         self.no_room = false;
         self.prints.keep();
+        self.unsynced += batch.owed.bytes;
         let first = self.owed.first().map(|(event, _)| event);
-        self.log.rows_written(first, || checkpointer.ask_sync());
+        if self.log.rows_written(first, || checkpointer.ask_sync()) {
+            self.unsynced = 0;
+        } else if self.unsynced >= UNSYNCED_BYTES_MAX {
+            self.unsynced = 0;
+            checkpointer.ask_sync();
+        }
         self.count_owed(shared);
     }
 

@@ -216,7 +216,7 @@ impl<'c> Session<'c> {
         match said {
             Ok(()) => {
                 desk.space.keep_reserve();
-                desk.rows_written(self.shared, self.checkpointer);
+                desk.rows_written(&batch, self.shared, self.checkpointer);
                 let wants_sieve = desk.prints.wants_sieve();
                 drop(guard);
                 if wants_sieve {
@@ -388,7 +388,7 @@ impl<'c> Session<'c> {
         desk.settled(self.shared);
         match sync {
             Sync::Full => desk.log.restart(),
-            Sync::Later => desk.log.rows_written(None, || self.checkpointer.ask_sync()),
+            Sync::Later => drop(desk.log.rows_written(None, || self.checkpointer.ask_sync())),
         }
     }
 
