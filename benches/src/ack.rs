@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::agent::http_agent;
 use crate::client::{Amount, Pace, Target, drive};
 use crate::door::{self, Setup};
 use crate::{Effort, disk, median};
@@ -79,7 +80,7 @@ async fn row(effort: Effort, conns: usize, name: &str, trigger: &str) -> anyhow:
 /// Prints answer times at 64 connections and fixed rates, against the disk's fdatasync of the same bytes; the bare handler's and
 /// the floor's at the same rate beside them.
 #[allow(clippy::print_stdout, reason = "the result")]
-pub(crate) async fn latency(effort: Effort, rates: &[f64]) -> anyhow::Result<()> {
+pub(crate) async fn latency(effort: Effort, rates: &[f64], running: bool) -> anyhow::Result<()> {
     println!(
         "{:>7} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}   {:>6} {:>6} {:>6} {:>6}",
         "", "bare", "bare", "floor", "floor", "door", "door", "sync", "sync", "floor", "floor", "door", "door"
@@ -89,8 +90,9 @@ pub(crate) async fn latency(effort: Effort, rates: &[f64]) -> anyhow::Result<()>
         "rate/s", "p50", "p99", "p50", "p99", "p50", "p99", "p50", "p99", "x p50", "x p99", "x p50", "x p99"
     );
     let (bare, floor) = (door::start_bare()?, door::start_floor()?);
+    let setup = if running { http_agent(&format!("http://{}/agent", bare.addr)) } else { Setup::held("") };
     for &rate in rates {
-        let door = door::start(&Setup::held("")).await?;
+        let door = door::start(&setup).await?;
         let mut columns: [Vec<f64>; 12] = Default::default();
         for round in 0..effort.rounds {
             let pace = Some(Pace { rate });

@@ -12,7 +12,8 @@ use crate::{Effort, disk, median};
 /// Attempts at once.
 const IN_FLIGHT: usize = 64;
 
-fn http_agent(url: &str) -> Setup {
+/// A no-op agent at `url`, with [`IN_FLIGHT`] places.
+pub(crate) fn http_agent(url: &str) -> Setup {
     Setup {
         agent: format!("runner = \"http\"\nurl = \"{url}\"\nconcurrency = {IN_FLIGHT}"),
         trigger: format!("max_concurrent = {IN_FLIGHT}"),

@@ -47,6 +47,9 @@ enum What {
         /// Requests a second.
         #[arg(long, value_delimiter = ',', default_values_t = [500.0, 1000.0, 2000.0, 4000.0])]
         rates: Vec<f64>,
+        /// Each event is also run, through a no-op HTTP agent.
+        #[arg(long)]
+        running: bool,
     },
     /// Accepted to finished through a no-op HTTP agent, against calling it directly.
     Agent {
@@ -88,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(async {
         match args.what {
             What::Ack { connections } => ack::measure(effort, &connections).await,
-            What::Latency { rates } => ack::latency(effort, &rates).await,
+            What::Latency { rates, running } => ack::latency(effort, &rates, running).await,
             What::Agent { runs } => agent::measure_rate(effort, runs).await,
             What::Start => agent::measure_start(effort).await,
             What::Queue { events } => queue::measure(effort, events).await,

@@ -1,11 +1,10 @@
 //! What the command line says to somebody who begins: where nothing is there yet, where a part was asked for, and where
 //! something was given that cannot be meant. Each text says what is so, and what to do next.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
-use crate::world::{Door, SECRET, TOKEN};
+use crate::program;
+use crate::world::Door;
 
 const CONFIG: &str = r#"
 [server]
@@ -34,20 +33,7 @@ filter = "data.nothing.there == 1"
 
 /// Calls the program with `input` on standard input; how it ended, and all that it said.
 fn said(dir: &Path, input: &str, args: &[&str]) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_doorbell"))
-        .args(args)
-        .current_dir(dir)
-        .env("DOORBELL_ADMIN_TOKEN", TOKEN)
-        .env("TEST_SECRET", SECRET)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that reads nothing may have ended before.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap())
+    program::said(program::call(dir, &[], args, input))
 }
 
 #[tokio::test]

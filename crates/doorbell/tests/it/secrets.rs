@@ -3,14 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
+use crate::program;
 use crate::world::{Door, TOKEN, eventually};
 
 const STORED: &str = "a-stored-secret-that-nobody-may-read";
@@ -24,27 +23,10 @@ fn config(sources: &str) -> String {
     )
 }
 
-fn doorbell(door: &Door, args: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_doorbell"))
-        .args(args)
-        .env("DOORBELL_URL", door.url(""))
-        .env("DOORBELL_ADMIN_TOKEN", TOKEN)
-        .current_dir(door.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
-}
-
 /// What a command that must work prints, on both streams.
 fn told(door: &Door, args: &[&str], stdin: &str) -> String {
-    let output = doorbell(door, args, stdin);
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8(said).unwrap();
-    assert!(output.status.success(), "{args:?}: {said}");
+    let (code, said) = program::said(program::at(door, args, stdin));
+    assert_eq!(code, Some(0), "{args:?}: {said}");
     said
 }
 
@@ -127,10 +109,10 @@ async fn a_stored_secret_is_set_rotated_and_removed_while_the_server_runs() {
 
     told(&door, &["secrets", "remove", "github"], "");
     assert_eq!(github(&door, &format!("{NEXT}2"), "10").await, 503);
-    let again = doorbell(&door, &["secrets", "remove", "github"], "");
+    let again = program::at(&door, &["secrets", "remove", "github"], "");
     assert_eq!(again.status.code(), Some(1));
-    assert_eq!(doorbell(&door, &["secrets", "rotate", "github"], "x").status.code(), Some(1));
-    assert_eq!(doorbell(&door, &["secrets", "set", "github"], "\n").status.code(), Some(2));
+    assert_eq!(program::at(&door, &["secrets", "rotate", "github"], "x").status.code(), Some(1));
+    assert_eq!(program::at(&door, &["secrets", "set", "github"], "\n").status.code(), Some(2));
     nowhere(&door, &[STORED, NEXT]).await;
 }
 
@@ -165,7 +147,7 @@ async fn what_needs_a_stored_secret_says_where_it_comes_from() {
     let check = told(&door, &["check"], "");
     assert!(check.contains("doorbell secrets set github") && check.contains("doorbell sources pair asana"), "{check}");
     for (trigger, why) in [("github", "not there yet"), ("asana", "has not handed over")] {
-        let sent = doorbell(&door, &["send", trigger], "");
+        let sent = program::at(&door, &["send", trigger], "");
         let said = String::from_utf8(sent.stderr).unwrap();
         assert!(sent.status.code() == Some(1) && said.contains(why), "{said}");
     }
@@ -258,9 +240,9 @@ async fn notion_hands_over_its_token_in_the_body() {
     assert_eq!(post(&door, &body, Some(mac(token, &body))).await, 202);
     assert_eq!(post(&door, &body, Some(mac("guess", &body))).await, 401);
     // Notion wants to see it: on this machine, for whoever may read the files.
-    let shown = doorbell(&door, &["sources", "reveal", "notion"], "");
+    let shown = program::at(&door, &["sources", "reveal", "notion"], "");
     assert_eq!(String::from_utf8(shown.stdout).unwrap().trim(), token);
-    assert_eq!(doorbell(&door, &["sources", "reveal", "nobody"], "").status.code(), Some(1));
+    assert_eq!(program::at(&door, &["sources", "reveal", "nobody"], "").status.code(), Some(1));
     nowhere(&door, &[token]).await;
 }
 
@@ -275,7 +257,7 @@ async fn a_store_sealed_with_another_key_refuses_to_start_and_says_which_as_a_ch
 
     let new = "fedcba9876543210".repeat(4);
     let checked = |door: &Door, words: &[&str]| {
-        let output = doorbell(door, &["check"], "");
+        let output = program::at(door, &["check"], "");
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(i32::from(!words.is_empty())), "{said}");
         assert!(words.iter().all(|word| said.contains(word)), "{words:?}: {said}");

@@ -1,37 +1,18 @@
 //! What people and probes are shown of a server: how it stands, what it serves, and why a value is not kept. Through the real
 //! program.
 
-use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
-
 use aws_lc_rs::hmac;
 use serde_json::{Value, json};
 
+use crate::program;
 use crate::world::{Door, SECRET, TOKEN, eventually};
 
 const AGENT: &str = "[server]\nlisten = \"{addr}\"\ndata_dir = \"data\"\n\
                      [agents.worker]\nrunner = \"process\"\ncommand = [\"sh\", \"-c\", \"cat > got\"]\nenv = [\"PATH\"]\n";
 
-fn doorbell(door: &Door, args: &[&str], stdin: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_doorbell"))
-        .args(args)
-        .env("DOORBELL_URL", door.url(""))
-        .env("DOORBELL_ADMIN_TOKEN", TOKEN)
-        .current_dir(door.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // One that is called wrongly ends before it reads.
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
-    child.wait_with_output().unwrap()
-}
-
 /// Exit code and both streams.
 fn said(door: &Door, args: &[&str], stdin: &str) -> (Option<i32>, String) {
-    let output = doorbell(door, args, stdin);
-    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    program::said(program::at(door, args, stdin))
 }
 
 async fn ready(door: &Door, headers: &[(&str, &str)]) -> (u16, Value) {

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Mutex;
 
 use aws_lc_rs::encoding::{AsDer as _, Pkcs8V1Der, PublicKeyX509Der};
@@ -17,21 +17,14 @@ use base64::engine::general_purpose::STANDARD;
 use doorbell_core::provider::{self, Preset, Signer};
 use serde_json::Value;
 
-use crate::world::{Door, HttpAgent, SECRET, TOKEN};
+use crate::program;
+use crate::world::{Door, HttpAgent};
 
 /// Programs that run beside each other: more would only wait for the two cores.
 const PARALLEL: usize = 4;
 
 fn doorbell(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_doorbell"))
-        .args(args)
-        .current_dir(dir)
-        .env("DOORBELL_ADMIN_TOKEN", TOKEN)
-        .env("TEST_SECRET", SECRET)
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    program::call(dir, &[("NO_COLOR", "1")], args, "")
 }
 
 fn text(bytes: &[u8]) -> String {

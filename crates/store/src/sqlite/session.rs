@@ -53,6 +53,21 @@ enum Owed {
     Later,
 }
 
+/// What one transaction that holds the desk writes.
+struct Turn<'t> {
+    steps: &'t mut [Box<dyn Step>],
+    notes: &'t [NewDecision],
+    sync: Sync,
+    owed: Owed,
+}
+
+impl Turn<'_> {
+    /// Nothing but the rows that are owed.
+    fn of_rows(sync: Sync) -> Self {
+        Self { steps: &mut [], notes: &[], sync, owed: Owed::First }
+    }
+}
+
 /// The loop, with its statements borrowed from the connection.
 pub(super) struct Session<'c> {
     path: &'c Path,
@@ -101,11 +116,11 @@ impl<'c> Session<'c> {
         if !desk.owed.records.is_empty() {
             tracing::info!(requests = desk.owed.records.len(), "Taking over from the ack log what a stop cut off.");
             self.readmit(desk).map_err(|e| sort(&e))?;
-            let mut said = self.attempt(desk, &mut [], &[], Sync::Full, Owed::First);
+            let mut said = self.attempt(desk, Turn::of_rows(Sync::Full));
             // The reserve is there for this: without it nobody could start on a full disk and have retention make room.
             if said.as_ref().is_err_and(is_full) {
                 desk.space.ran_out();
-                said = self.attempt(desk, &mut [], &[], Sync::Full, Owed::First);
+                said = self.attempt(desk, Turn::of_rows(Sync::Full));
             }
             said.map_err(|e| sort(&e))?;
         }
@@ -192,7 +207,7 @@ impl<'c> Session<'c> {
         }
         let Ok(mut guard) = self.desk.lock(self.shared) else { return };
         let Some(desk) = guard.as_mut() else { return };
-        if let Err(error) = self.attempt(desk, &mut [], &notes, Sync::Later, Owed::First) {
+        if let Err(error) = self.attempt(desk, Turn { notes: &notes, ..Turn::of_rows(Sync::Later) }) {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
             self.took_ill(desk, &error);
         }
@@ -254,7 +269,7 @@ impl<'c> Session<'c> {
         if desk.owed.records.is_empty() {
             return true;
         }
-        let Err(error) = self.attempt(desk, &mut [], &[], Sync::Later, Owed::First) else { return true };
+        let Err(error) = self.attempt(desk, Turn::of_rows(Sync::Later)) else { return true };
         desk.no_room = true;
         self.rows_took_ill(desk, &error);
         false
@@ -275,7 +290,8 @@ impl<'c> Session<'c> {
             batch.iter_mut().for_each(|step| step.fail(error.clone()));
             return;
         }
-        let Err(error) = self.attempt(desk, batch, notes, Sync::Full, Owed::First) else { return };
+        let turn = Turn { steps: batch, notes, sync: Sync::Full, owed: Owed::First };
+        let Err(error) = self.attempt(desk, turn) else { return };
         if !notes.is_empty() {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
         }
@@ -292,9 +308,10 @@ impl<'c> Session<'c> {
         for step in batch {
             let said = match self.shared.fatal.get() {
                 Some(fatal) => Err(fatal.clone()),
-                None => self
-                    .attempt(desk, std::slice::from_mut(step), &[], Sync::Full, owed)
-                    .map_err(|e| self.took_ill(desk, &e)),
+                None => {
+                    let turn = Turn { steps: std::slice::from_mut(step), notes: &[], sync: Sync::Full, owed };
+                    self.attempt(desk, turn).map_err(|e| self.took_ill(desk, &e))
+                }
             };
             if let Err(error) = said {
                 step.fail(error);
@@ -303,29 +320,16 @@ impl<'c> Session<'c> {
     }
 
     /// One transaction. After an error everything in memory is as the tables and the log are.
-    fn attempt(
-        &mut self,
-        desk: &mut Desk,
-        steps: &mut [Box<dyn Step>],
-        notes: &[NewDecision],
-        sync: Sync,
-        owed: Owed,
-    ) -> rusqlite::Result<()> {
-        let said = self.transaction(desk, steps, notes, sync, owed);
+    fn attempt(&mut self, desk: &mut Desk, turn: Turn<'_>) -> rusqlite::Result<()> {
+        let said = self.transaction(desk, turn);
         if said.is_err() {
             self.undo(desk);
         }
         said
     }
 
-    fn transaction(
-        &mut self,
-        desk: &mut Desk,
-        steps: &mut [Box<dyn Step>],
-        notes: &[NewDecision],
-        sync: Sync,
-        owed: Owed,
-    ) -> rusqlite::Result<()> {
+    fn transaction(&mut self, desk: &mut Desk, turn: Turn<'_>) -> rusqlite::Result<()> {
+        let Turn { steps, notes, sync, owed } = turn;
         let stuck = owed == Owed::Later && !desk.owed.records.is_empty();
         let short = desk.space.is_short() || stuck;
         desk.space.keep_reserve();
