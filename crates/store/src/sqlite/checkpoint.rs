@@ -9,7 +9,7 @@
 //! The same thread makes rows durable that were written without waiting for the disk (see `acklog`), when asked.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -42,7 +42,6 @@ pub(super) struct Checkpointer {
     thread: JoinHandle<()>,
     asked: AtomicU64,
     synced: Arc<AtomicU64>,
-    wal: PathBuf,
 }
 
 impl Checkpointer {
@@ -55,7 +54,7 @@ impl Checkpointer {
         let wal = beside(path, "-wal");
         let synced = Arc::new(AtomicU64::new(0));
         let (wishes, asked) = channel::<u64>();
-        let (done, file) = (synced.clone(), wal.clone());
+        let done = synced.clone();
         let thread = std::thread::Builder::new()
             .name("doorbell-checkpoint".into())
             .spawn(move || {
@@ -64,7 +63,7 @@ impl Checkpointer {
                     match asked.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())) {
                         Ok(ticket) => {
                             let ticket = asked.try_iter().last().unwrap_or(ticket);
-                            match sync(&file) {
+                            match sync(&wal) {
                                 Ok(()) => done.store(ticket, Ordering::Release),
                                 Err(error) => shared.fail_for_good(&error),
                             }
@@ -80,7 +79,7 @@ impl Checkpointer {
                 }
             })
             .map_err(|e| StoreError::Unavailable(format!("cannot start a thread: {e}")))?;
-        Ok(Self { wishes, thread, asked: AtomicU64::new(0), synced, wal })
+        Ok(Self { wishes, thread, asked: AtomicU64::new(0), synced })
     }
 
     /// Asks for everything committed so far to be put on disk. It is, once [`Checkpointer::synced`] has come to the answer.
@@ -96,11 +95,6 @@ impl Checkpointer {
         self.synced.clone()
     }
 
-    /// Puts everything committed so far on disk, and waits for it.
-    pub(super) fn sync_now(&self) -> Result<(), StoreError> {
-        sync(&self.wal)
-    }
-
     /// Ends the thread and waits for it.
     pub(super) fn stop(self) {
         drop(self.wishes);
@@ -111,7 +105,7 @@ impl Checkpointer {
 }
 
 /// Makes the log durable, and with it every commit that a checkpoint has not moved; what it moved is durable already.
-fn sync(wal: &Path) -> Result<(), StoreError> {
+pub(super) fn sync(wal: &Path) -> Result<(), StoreError> {
     match File::open(wal).and_then(|file| file.sync_data()) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Fatal(format!(
             "an fsync of {} failed, so what is on disk is not known: {error}",

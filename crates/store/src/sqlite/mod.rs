@@ -17,6 +17,7 @@ mod edge;
 mod entry;
 mod errors;
 mod finish;
+mod flush;
 mod lane;
 mod lists;
 mod lock;
@@ -53,6 +54,7 @@ use checkpoint::Checkpointer;
 use decisions::{Noted, Notes};
 use dedup::Prints;
 use desk::{Desk, SharedDesk};
+use flush::Flusher;
 use read::Readers;
 use schema::Identity;
 use space::Space;
@@ -201,6 +203,7 @@ impl SqliteStore {
         let (log, logged) = acklog::AckLog::open(&path, shared.identity.tag)?;
         log.fill();
         let checkpointer = Checkpointer::start(&path, shared.clone())?;
+        let flusher = Flusher::start(&path, shared.clone())?;
         let space = Space::new(&path, options.reserve_bytes, options.min_free_bytes);
         let look_up = schema::open_reader(&path)?;
         let desk = SharedDesk::new(Desk::new(book, prints, space, log, look_up, checkpointer.synced()));
@@ -211,6 +214,7 @@ impl SqliteStore {
             shared: shared.clone(),
             desk: desk.clone(),
             checkpointer,
+            flusher,
             logged,
             lock,
         };

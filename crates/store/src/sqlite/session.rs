@@ -1,5 +1,5 @@
-//! The one thread that writes the tables. Callers hand it steps over a bounded channel; it drains what has come in, makes it
-//! durable with one fsync, and only then answers each caller (semantics 12: group commit).
+//! The one thread that writes the tables. Callers hand it steps over a bounded channel; it drains what has come in and commits
+//! it as one transaction; each caller is answered after the fsync, which is one for many (semantics 12: group commit; `flush`).
 //!
 //! New events are durable in the ack log before they come here (see `desk`); their rows are *owed* then. These alone are
 //! written while the desk goes on. Everything else is one transaction that holds the desk, the owed rows first, so that every
@@ -24,25 +24,17 @@ use super::book::{Book, Names};
 use super::checkpoint::{self, Checkpointer};
 use super::desk::{Batch, Desk, SharedDesk};
 use super::errors::{corrupt, is_full, sort};
+use super::flush::{Committed, Flusher};
 use super::lane::Lanes;
 use super::thread::{Kept, refuse};
 use super::writer::{Effects, Hot, Step, Tx};
-use super::{Shared, accept, decisions, dedup, sieve, tell};
+use super::{Shared, accept, decisions, dedup, sieve};
 
 /// No batch holds more steps; larger ones would make the first caller wait for the last.
 const BATCH_MAX: usize = 512;
 /// The thread that writes rows makes way for others after each record: a sender may wait for this processor. Once others had
 /// it for so long it takes its share: busy neighbours take milliseconds each time, and whoever reads waits for these rows.
 const MAKE_WAY: Duration = Duration::from_millis(4);
-
-/// How a transaction is committed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sync {
-    /// It is on disk afterwards, and all before it.
-    Full,
-    /// It is on disk some time later: the ack log has what is in it.
-    Later,
-}
 
 /// What becomes of the rows that are owed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,14 +49,13 @@ enum Owed {
 struct Turn<'t> {
     steps: &'t mut [Box<dyn Step>],
     notes: &'t [NewDecision],
-    sync: Sync,
     owed: Owed,
 }
 
 impl Turn<'_> {
     /// Nothing but the rows that are owed.
-    fn of_rows(sync: Sync) -> Self {
-        Self { steps: &mut [], notes: &[], sync, owed: Owed::First }
+    fn of_rows() -> Self {
+        Self { steps: &mut [], notes: &[], owed: Owed::First }
     }
 }
 
@@ -75,6 +66,7 @@ pub(super) struct Session<'c> {
     shared: &'c Arc<Shared>,
     desk: &'c Arc<SharedDesk>,
     checkpointer: &'c Checkpointer,
+    flusher: &'c Flusher,
     hot: Hot<'c>,
     begin: Statement<'c>,
     commit: Statement<'c>,
@@ -87,13 +79,17 @@ impl<'c> Session<'c> {
         shared: &'c Arc<Shared>,
         desk: &'c Arc<SharedDesk>,
         checkpointer: &'c Checkpointer,
+        flusher: &'c Flusher,
     ) -> rusqlite::Result<Self> {
+        // A commit does not wait for the disk: the ack log has what is in it, or its callers wait at the flusher.
+        conn.pragma_update(None, "synchronous", "normal")?;
         Ok(Self {
             path,
             conn,
             shared,
             desk,
             checkpointer,
+            flusher,
             hot: Hot {
                 accept: accept::Statements::new(conn)?,
                 prints: dedup::Writes::new(conn)?,
@@ -116,16 +112,17 @@ impl<'c> Session<'c> {
         if !desk.owed.records.is_empty() {
             tracing::info!(requests = desk.owed.records.len(), "Taking over from the ack log what a stop cut off.");
             self.readmit(desk).map_err(|e| sort(&e))?;
-            let mut said = self.attempt(desk, Turn::of_rows(Sync::Full));
+            let mut said = self.attempt(desk, Turn::of_rows());
             // The reserve is there for this: without it nobody could start on a full disk and have retention make room.
             if said.as_ref().is_err_and(is_full) {
                 desk.space.ran_out();
-                said = self.attempt(desk, Turn::of_rows(Sync::Full));
+                said = self.attempt(desk, Turn::of_rows());
             }
             said.map_err(|e| sort(&e))?;
         }
-        self.checkpointer.sync_now()?;
-        self.settled(desk, Sync::Full);
+        self.flusher.sync()?;
+        desk.settled(self.shared);
+        desk.log.restart();
         Ok(())
     }
 
@@ -150,7 +147,8 @@ impl<'c> Session<'c> {
                 settling.into_iter().for_each(Step::answer);
             }
             if !batch.is_empty() {
-                self.commit_batch(&mut batch);
+                let committed = self.commit_batch(std::mem::take(&mut batch));
+                self.flusher.answer(committed, !steps.is_empty());
             }
             self.shared.commits.fetch_add(1, Ordering::Relaxed);
             if self.shared.finish_checkpoint.swap(false, Ordering::AcqRel) {
@@ -174,27 +172,28 @@ impl<'c> Session<'c> {
         if is_all_there { Ok(desk.log) } else { Err(Kept) }
     }
 
-    /// Makes the batch durable and answers it.
-    fn commit_batch(&mut self, batch: &mut Vec<Box<dyn Step>>) {
+    /// Commits the batch; its callers are answered once it is on disk.
+    fn commit_batch(&mut self, mut steps: Vec<Box<dyn Step>>) -> Committed {
         let begun = Instant::now();
-        let size = batch.len();
-        let effects = match self.desk.lock(self.shared) {
-            Ok(mut guard) => match guard.as_mut() {
-                Some(desk) => {
-                    let notes = self.shared.notes.take();
-                    self.settle(desk, batch, &notes);
-                    std::mem::take(&mut desk.effects)
-                }
-                None => return batch.drain(..).for_each(|step| refuse(step, &StoreError::Closed)),
-            },
-            Err(error) => return batch.drain(..).for_each(|step| refuse(step, &error)),
-        };
-        let took = begun.elapsed();
-        // Notices first: whoever listens from after an answer on hears nothing that went before it.
-        tell(self.shared, effects);
-        batch.drain(..).for_each(Step::answer);
-        metrics::histogram!("doorbell_commit_size").record(size as f64);
-        metrics::histogram!("doorbell_commit_seconds").record(took.as_secs_f64());
+        let (mut effects, mut is_durable) = (Effects::default(), false);
+        let said = self.desk.lock(self.shared).and_then(|mut guard| {
+            let desk = guard.as_mut().ok_or(StoreError::Closed)?;
+            let before = desk.book.upcoming();
+            let notes = self.shared.notes.take();
+            self.settle(desk, &mut steps, &notes);
+            effects = std::mem::take(&mut desk.effects);
+            // Who comes to the desk next may be told that an event is known, so it must be on disk by then.
+            if desk.book.upcoming() != before {
+                self.flusher.sync()?;
+                is_durable = true;
+            }
+            Ok(())
+        });
+        if let Err(error) = said {
+            effects = Effects::default();
+            steps.iter_mut().for_each(|step| step.fail(error.clone()));
+        }
+        Committed { steps, effects, begun, is_durable }
     }
 
     /// Writes what is noted and what is owed. Nobody waits for the disk here: the ack log has the one, and the other may be
@@ -207,7 +206,7 @@ impl<'c> Session<'c> {
         }
         let Ok(mut guard) = self.desk.lock(self.shared) else { return };
         let Some(desk) = guard.as_mut() else { return };
-        if let Err(error) = self.attempt(desk, Turn { notes: &notes, ..Turn::of_rows(Sync::Later) }) {
+        if let Err(error) = self.attempt(desk, Turn { notes: &notes, ..Turn::of_rows() }) {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
             self.took_ill(desk, &error);
         }
@@ -246,7 +245,6 @@ impl<'c> Session<'c> {
     }
 
     fn rows(&mut self, batch: &Batch, names: &Names) -> rusqlite::Result<()> {
-        self.synchronous(Sync::Later)?;
         self.begin.execute([])?;
         let mut gone = Duration::ZERO;
         for record in &batch.owed.records {
@@ -261,7 +259,7 @@ impl<'c> Session<'c> {
         }
         self.hot.prints.write(&batch.prints)?;
         self.commit.execute([])?;
-        self.synchronous(Sync::Full)
+        Ok(())
     }
 
     /// Writes the rows that are owed, the desk in hand. False if they are still owed.
@@ -269,7 +267,7 @@ impl<'c> Session<'c> {
         if desk.owed.records.is_empty() {
             return true;
         }
-        let Err(error) = self.attempt(desk, Turn::of_rows(Sync::Later)) else { return true };
+        let Err(error) = self.attempt(desk, Turn::of_rows()) else { return true };
         desk.no_room = true;
         self.rows_took_ill(desk, &error);
         false
@@ -290,7 +288,7 @@ impl<'c> Session<'c> {
             batch.iter_mut().for_each(|step| step.fail(error.clone()));
             return;
         }
-        let turn = Turn { steps: batch, notes, sync: Sync::Full, owed: Owed::First };
+        let turn = Turn { steps: batch, notes, owed: Owed::First };
         let Err(error) = self.attempt(desk, turn) else { return };
         if !notes.is_empty() {
             metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
@@ -309,7 +307,7 @@ impl<'c> Session<'c> {
             let said = match self.shared.fatal.get() {
                 Some(fatal) => Err(fatal.clone()),
                 None => {
-                    let turn = Turn { steps: std::slice::from_mut(step), notes: &[], sync: Sync::Full, owed };
+                    let turn = Turn { steps: std::slice::from_mut(step), notes: &[], owed };
                     self.attempt(desk, turn).map_err(|e| self.took_ill(desk, &e))
                 }
             };
@@ -329,17 +327,11 @@ impl<'c> Session<'c> {
     }
 
     fn transaction(&mut self, desk: &mut Desk, turn: Turn<'_>) -> rusqlite::Result<()> {
-        let Turn { steps, notes, sync, owed } = turn;
+        let Turn { steps, notes, owed } = turn;
         let stuck = owed == Owed::Later && !desk.owed.records.is_empty();
         let short = desk.space.is_short() || stuck;
         desk.space.keep_reserve();
-        // A commit is sure to wait for the disk only if it dirtied a page; new rows do, and an update that changes nothing
-        // does not, though it counts as a change.
-        let wrote = !stuck && !desk.owed.records.is_empty();
         desk.prints.begin();
-        if sync == Sync::Later {
-            self.synchronous(Sync::Later)?;
-        }
         self.begin.execute([])?;
         let mut tx = Tx {
             conn: self.conn,
@@ -370,30 +362,15 @@ impl<'c> Session<'c> {
         desk.prints.keep();
         self.hot.lanes.keep();
         if !stuck {
-            self.settled(desk, if wrote { sync } else { Sync::Later });
-        }
-        if sync == Sync::Later {
-            self.synchronous(Sync::Full)?;
+            self.settled(desk);
         }
         Ok(())
     }
 
-    /// From now on commits wait for the disk, or do not. Not a prepared statement: SQLite carries this one out while it
-    /// prepares it.
-    fn synchronous(&self, sync: Sync) -> rusqlite::Result<()> {
-        self.conn.execute_batch(match sync {
-            Sync::Full => "PRAGMA synchronous = FULL",
-            Sync::Later => "PRAGMA synchronous = NORMAL",
-        })
-    }
-
     /// A transaction is committed, the owed rows with it.
-    fn settled(&mut self, desk: &mut Desk, sync: Sync) {
+    fn settled(&self, desk: &mut Desk) {
         desk.settled(self.shared);
-        match sync {
-            Sync::Full => desk.log.restart(),
-            Sync::Later => drop(desk.log.rows_written(None, || self.checkpointer.ask_sync())),
-        }
+        desk.log.rows_written(None, || self.checkpointer.ask_sync());
     }
 
     fn roll_back(&mut self) {
@@ -402,9 +379,6 @@ impl<'c> Session<'c> {
             && let Err(error) = self.conn.execute_batch("ROLLBACK")
         {
             self.shared.fail_for_good(&StoreError::Fatal(format!("a rollback failed: {error}")));
-        }
-        if let Err(error) = self.synchronous(Sync::Full) {
-            self.shared.fail_for_good(&StoreError::Fatal(format!("commits may not wait for the disk: {error}")));
         }
     }
 

@@ -13,6 +13,7 @@ use super::acklog::Record;
 use super::checkpoint::{self, Checkpointer};
 use super::desk::SharedDesk;
 use super::errors::sort;
+use super::flush::Flusher;
 use super::lock::OwnerLock;
 use super::session::Session;
 use super::writer::Step;
@@ -25,6 +26,7 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) desk: Arc<SharedDesk>,
     pub(super) checkpointer: Checkpointer,
+    pub(super) flusher: Flusher,
     /// What the ack log held at opening.
     pub(super) logged: Vec<Record>,
     pub(super) lock: OwnerLock,
@@ -34,10 +36,10 @@ impl Writer {
     /// Runs until the store is closed or every handle to it is gone. Says over `opened` whether what the ack log held is
     /// in the tables.
     pub(super) fn run(self, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
-        let Self { path, conn, mut steps, shared, desk, checkpointer, logged, lock } = self;
+        let Self { path, conn, mut steps, shared, desk, checkpointer, flusher, logged, lock } = self;
         let _watch = Watch(&shared);
         let lock = Held(Some(lock));
-        let session = Session::new(&path, &conn, &shared, &desk, &checkpointer).map_err(|e| sort(&e));
+        let session = Session::new(&path, &conn, &shared, &desk, &checkpointer, &flusher).map_err(|e| sort(&e));
         let log = match session.and_then(|mut session| session.recover(logged).map(|()| session)) {
             Ok(session) => {
                 let _ = opened.send(Ok(()));
@@ -52,7 +54,8 @@ impl Writer {
         while let Ok(step) = steps.try_recv() {
             refuse(step, &StoreError::Closed);
         }
-        let durable = checkpointer.sync_now().is_ok();
+        let durable = flusher.sync().is_ok();
+        flusher.stop();
         checkpointer.stop();
         checkpoint::cut(&conn, &shared);
         if let Ok(log) = log
