@@ -41,10 +41,12 @@ struct Member<'t> {
 
 impl<'t> Member<'t> {
     fn new(key: Cow<'t, str>, start: usize) -> Self {
-        let mut head = [0; 8];
-        let taken = key.len().min(head.len());
-        head[..taken].copy_from_slice(&key.as_bytes()[..taken]);
-        let mark = u64::from_le_bytes(head) ^ (key.len() as u64).rotate_left(56);
+        let (mut head, mut tail) = ([0; 8], [0; 8]);
+        let (bytes, taken) = (key.as_bytes(), key.len().min(8));
+        head[..taken].copy_from_slice(&bytes[..taken]);
+        tail[..taken].copy_from_slice(&bytes[bytes.len() - taken..]);
+        // Names of one object often begin alike or end alike, and seldom both.
+        let mark = u64::from_le_bytes(head) ^ u64::from_le_bytes(tail).rotate_left(29) ^ (key.len() as u64) << 56;
         Self { key, mark, start }
     }
 }
@@ -135,6 +137,12 @@ impl<'t> Scan<'t> {
         let own = &self.members[first..];
         let mut last = HashMap::new();
         if own.len() > FEW {
+            // Nearly always no key comes twice, and then no mark does.
+            let mut marks: Vec<u64> = own.iter().map(|member| member.mark).collect();
+            marks.sort_unstable();
+            if marks.windows(2).all(|pair| pair[0] != pair[1]) {
+                return;
+            }
             last.extend(own.iter().zip(0..).map(|(member, place)| (&*member.key, place)));
         }
         for (place, pair) in own.windows(2).enumerate() {
