@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::options::Timeouts;
+use crate::server::Ending;
 
 /// What a connection is at. The order of the numbers means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,18 +276,12 @@ pub(crate) enum End {
     Stopped,
 }
 
-/// Drives a connection to its end. `stop` lets the request under way end and then closes; `hard` closes at once.
-pub(crate) async fn drive<C: Graceful>(
-    connection: C,
-    watch: &Watch,
-    times: &Timeouts,
-    stop: &tokio_util::sync::CancellationToken,
-    hard: &tokio_util::sync::CancellationToken,
-) -> End {
+/// Drives a connection to its end. A soft ending lets the request under way end and then closes; a hard one closes at once.
+pub(crate) async fn drive<C: Graceful>(connection: C, watch: &Watch, times: &Timeouts, ending: &Ending) -> End {
     let mut connection = pin!(connection);
     let mut tick = pin!(tokio::time::sleep(times.tick()));
-    let mut stop = pin!(stop.cancelled());
-    let mut hard = pin!(hard.cancelled());
+    let mut stop = pin!(ending.soft.cancelled());
+    let mut hard = pin!(ending.hard.cancelled());
     let mut stopping = false;
     loop {
         tokio::select! {

@@ -41,6 +41,6 @@ pub use contracts::Contracts;
 pub use metrics::describe as describe_metrics;
 pub use openapi::openapi;
 pub use options::{Limits, Options, Timeouts};
-pub use server::Server;
+pub use server::{Ending, Server};
 pub use status::{Phase, Status};
 pub use tls::{Tls, TlsError};

@@ -1,5 +1,5 @@
 //! The accept loop over a listener that the caller opened: connection cap, TLS handshake, one task a connection, and an
-//! end that is soft first and hard after the caller's patience.
+//! end that is soft first and hard when the caller says so.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,11 +11,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::conn::{At, Cut, Door, End, Graceful, Line, Protocol, Serves, Watch, Watched, drive};
 use crate::front::Front;
+use crate::server::Ending;
 use crate::tls::Tls;
 
 /// How long the loop waits after an accept that failed, doubled up to the second.
@@ -31,19 +31,18 @@ pub(crate) struct Listening {
     pub(crate) door: Door,
     pub(crate) places: Arc<Semaphore>,
     pub(crate) tls: Option<Tls>,
-    pub(crate) stop: CancellationToken,
-    pub(crate) hard: CancellationToken,
+    pub(crate) ending: Ending,
     pub(crate) connections: TaskTracker,
 }
 
-/// Accepts until told to stop, then waits for the connections: `patience` long, and no longer.
-pub(crate) async fn listen(listener: TcpListener, listening: Listening, patience: Duration) {
+/// Accepts until told to close, then waits for the connections, which are cut when told so.
+pub(crate) async fn listen(listener: TcpListener, listening: Listening) {
     let listening = Arc::new(listening);
     let mut pause = BACKOFF.0;
     loop {
         let accepted = tokio::select! {
             biased;
-            () = listening.stop.cancelled() => break,
+            () = listening.ending.soft.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -58,7 +57,7 @@ pub(crate) async fn listen(listener: TcpListener, listening: Listening, patience
                 metrics::counter!("doorbell_accept_errors_total").increment(1);
                 tracing::warn!(%error, "Could not accept a connection; trying again shortly");
                 tokio::select! {
-                    () = listening.stop.cancelled() => break,
+                    () = listening.ending.soft.cancelled() => break,
                     () = tokio::time::sleep(pause) => {}
                 }
                 pause = (pause * 2).min(BACKOFF.1);
@@ -67,12 +66,13 @@ pub(crate) async fn listen(listener: TcpListener, listening: Listening, patience
     }
     drop(listener);
     listening.connections.close();
-    if tokio::time::timeout(patience, listening.connections.wait()).await.is_err() {
-        let left = listening.connections.len();
-        tracing::warn!(connections = left, "Connections were still open after the patience for stopping; they are cut");
-        listening.hard.cancel();
-        listening.connections.wait().await;
+    tokio::select! {
+        () = listening.connections.wait() => return,
+        () = listening.ending.hard.cancelled() => {}
     }
+    let left = listening.connections.len();
+    tracing::warn!(connections = left, "Connections were still open after the patience for stopping; they are cut");
+    listening.connections.wait().await;
 }
 
 fn is_peers_fault(error: &std::io::Error) -> bool {
@@ -120,7 +120,7 @@ async fn connection(listening: &Listening, stream: TcpStream, peer: SocketAddr) 
     let handshake = tokio::time::timeout(listening.front.options.timeouts.handshake, tls.acceptor().accept(stream));
     let stream = tokio::select! {
         biased;
-        () = listening.stop.cancelled() => return,
+        () = listening.ending.soft.cancelled() => return,
         outcome = handshake => outcome,
     };
     match stream {
@@ -164,7 +164,7 @@ async fn http1<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(listening: &L
         .max_header_size(limits.head_bytes)
         .max_headers(limits.headers)
         .serve_connection(TokioIo::new(watched), listening.front.service(line.clone()));
-    let end = drive(connection, &line.watch, &listening.front.options.timeouts, &listening.stop, &listening.hard).await;
+    let end = drive(connection, &line.watch, &listening.front.options.timeouts, &listening.ending).await;
     tell(&listening.front, &line, &end).await;
 }
 
@@ -179,7 +179,7 @@ async fn http2<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(listening: &L
         .keep_alive_interval(PING.0)
         .keep_alive_timeout(PING.1)
         .serve_connection(TokioIo::new(watched), listening.front.service(line.clone()));
-    let end = drive(connection, &line.watch, &listening.front.options.timeouts, &listening.stop, &listening.hard).await;
+    let end = drive(connection, &line.watch, &listening.front.options.timeouts, &listening.ending).await;
     tell(&listening.front, &line, &end).await;
 }
 

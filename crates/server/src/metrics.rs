@@ -26,7 +26,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("doorbell_filter_errors_total", "Filters that could not be evaluated, by trigger"),
     ("doorbell_limit_table_full_total", "Requests measured in a shared meter, because too many addresses came at once"),
     ("doorbell_storms_total", "Events that started no run because of a storm_cap, by trigger"),
-    ("doorbell_notes_dropped_total", "Decisions on unverified requests that were dropped under flood"),
+    (
+        "doorbell_notes_dropped_total",
+        "Decisions on refused requests that were dropped under flood, or on a disk that was full for long",
+    ),
     ("doorbell_attempts_total", "Attempts that ended, by agent and the run's next state"),
     ("doorbell_attempts_dropped_total", "Attempts whose result came after their lease was lost, by agent"),
     ("doorbell_breaker_opened_total", "Breakers that opened because an agent kept failing, by agent"),

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use doorbell_core::house::House;
 use tokio::net::TcpListener;
@@ -19,6 +18,15 @@ use crate::options::Options;
 use crate::status::Status;
 use crate::tls::Tls;
 
+/// Ends serving, in two steps. Whoever holds a copy may take them.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// No more connections; requests under way go on.
+    pub soft: CancellationToken,
+    /// Connections are cut. Without the soft step before it nothing happens.
+    pub hard: CancellationToken,
+}
+
 /// The HTTP server of one house. Cheap to clone; the connection cap holds over all clones and listeners.
 #[derive(Clone)]
 pub struct Server {
@@ -33,24 +41,17 @@ impl Server {
         Self { front: Front::new(house, options, status), places }
     }
 
-    /// Serves on `listener` until `stop` is cancelled; then takes no more connections, refuses new webhooks with 503 on
-    /// those that stand, and waits `patience` for requests under way before it cuts what is left.
+    /// Serves on `listener` until `ending` asks it to close; then takes no more connections, refuses new webhooks with 503 on
+    /// those that stand, and waits for requests under way until `ending` has it cut what is left.
     ///
-    /// Stopping one listener is stopping: the status goes to stopping for all.
-    pub async fn serve(&self, listener: TcpListener, tls: Option<Tls>, stop: CancellationToken, patience: Duration) {
-        self.serve_at(None, listener, tls, stop, patience).await;
+    /// Closing one listener is closing: the status goes to that for all.
+    pub async fn serve(&self, listener: TcpListener, tls: Option<Tls>, ending: Ending) {
+        self.serve_at(None, listener, tls, ending).await;
     }
 
     /// As [`Server::serve`], for the wire contracts that are served on `address` of their own: nothing else answers there.
-    pub async fn serve_contracts(
-        &self,
-        address: SocketAddr,
-        listener: TcpListener,
-        tls: Option<Tls>,
-        stop: CancellationToken,
-        patience: Duration,
-    ) {
-        self.serve_at(Some(address), listener, tls, stop, patience).await;
+    pub async fn serve_contracts(&self, address: SocketAddr, listener: TcpListener, tls: Option<Tls>, ending: Ending) {
+        self.serve_at(Some(address), listener, tls, ending).await;
     }
 
     /// Puts these wire contracts in the place of those before.
@@ -69,28 +70,21 @@ impl Server {
         self.front.contracts.load().registers_at()
     }
 
-    async fn serve_at(
-        &self,
-        door: Door,
-        listener: TcpListener,
-        tls: Option<Tls>,
-        stop: CancellationToken,
-        patience: Duration,
-    ) {
+    async fn serve_at(&self, door: Door, listener: TcpListener, tls: Option<Tls>, ending: Ending) {
+        let closing = ending.soft.clone();
         let listening = Listening {
             front: Arc::clone(&self.front),
             door,
             places: Arc::clone(&self.places),
             tls,
-            stop: stop.clone(),
-            hard: CancellationToken::new(),
+            ending,
             connections: TaskTracker::new(),
         };
         let told = async {
-            stop.cancelled().await;
-            self.front.status.set_stopping();
+            closing.cancelled().await;
+            self.front.status.set_closing();
         };
-        tokio::join!(told, listen(listener, listening, patience));
+        tokio::join!(told, listen(listener, listening));
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub struct Status {
     phase: AtomicU8,
-    stopping: CancellationToken,
+    closing: CancellationToken,
     reload_fault: ArcSwapOption<String>,
 }
 
@@ -36,10 +36,16 @@ impl Status {
         let _ = self.phase.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// From now on new work is refused with 503. There is no way back.
+    /// From now on new work is refused with 503. There is no way back. Everything else goes on: who waits for a run's end may
+    /// still hear of it.
     pub fn set_stopping(&self) {
         self.phase.store(2, Ordering::Release);
-        self.stopping.cancel();
+    }
+
+    /// Nothing more happens to runs: who still waits for one or follows it is sent away.
+    pub fn set_closing(&self) {
+        self.set_stopping();
+        self.closing.cancel();
     }
 
     /// The new configuration is wrong and the old one stays (`why`), or none: the last reload worked.
@@ -65,9 +71,9 @@ impl Status {
         self.phase() == Phase::Stopping
     }
 
-    /// Cancelled once it stops.
-    pub(crate) fn stopping(&self) -> &CancellationToken {
-        &self.stopping
+    /// Cancelled once it closes.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
     }
 }
 
@@ -84,6 +90,8 @@ mod tests {
         status.set_stopping();
         status.set_running();
         assert_eq!(status.phase(), Phase::Stopping);
-        assert!(status.stopping().is_cancelled());
+        assert!(!status.closing().is_cancelled());
+        status.set_closing();
+        assert!(status.closing().is_cancelled());
     }
 }

@@ -191,10 +191,10 @@ async fn answer(
 ) -> Response<Body> {
     // A batch is answered at once: its sender wants to know what was taken, not what came of it.
     if let (Some((notices, limit)), [one]) = (waiting, taken) {
-        let stopping = front.status.stopping().cancelled();
+        let closing = front.status.closing().cancelled();
         let ended = tokio::select! {
             ended = Box::pin(wait::result(&front.house, one, notices, limit)) => ended,
-            () = stopping => None,
+            () = closing => None,
         };
         if let Some(response) = ended {
             return response;

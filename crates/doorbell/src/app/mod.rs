@@ -19,7 +19,6 @@ pub mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use doorbell_core::Clock;
 use doorbell_core::Secret;
@@ -29,7 +28,7 @@ use doorbell_core::ports::{Store, StoreError};
 use doorbell_core::vault::{Vault, VaultError};
 use doorbell_core::worker::{Worker, WorkerOptions};
 use doorbell_server::contracts::show::ServedAt;
-use doorbell_server::{Options, Server, Status, Tls, TlsError};
+use doorbell_server::{Ending, Options, Server, Status, Tls, TlsError};
 use doorbell_store::{SqliteOptions, SqliteStore};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
@@ -106,8 +105,8 @@ pub struct App {
     token_place: TokenPlace,
     tls: Option<Tls>,
     serving: JoinHandle<()>,
-    /// Ends accepting.
-    closing: CancellationToken,
+    /// Ends serving.
+    ending: Ending,
     /// Ends the sweeper, the look-ups of hosts and the watch on the store's file.
     quit: CancellationToken,
     sweeping: JoinHandle<()>,
@@ -181,8 +180,8 @@ impl App {
         let server = Server::new(house.clone(), options, status.clone());
         let doors = contracts.listens();
         server.set_contracts(contracts);
-        let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
-        let serving = serve(server.clone(), listeners, tls.clone(), closing.clone(), settings.shutdown_grace);
+        let (ending, quit) = (Ending::default(), CancellationToken::new());
+        let serving = serve(server.clone(), listeners, tls.clone(), &ending);
         let (swept, resolving) = (sweep::run(house.clone(), quit.clone()), hosts.run(house.clone(), quit.clone()));
         let sweeping = tokio::spawn(async { tokio::join!(swept, resolving).0 });
         tokio::spawn(place::watch(place, status.clone(), failure.clone(), quit.clone()));
@@ -201,7 +200,7 @@ impl App {
             token_place,
             tls,
             serving,
-            closing,
+            ending,
             quit,
             sweeping,
             failure,
@@ -305,20 +304,15 @@ async fn tell_missing_secrets(house: &House) {
 /// The main listener (none), and those of contracts by their address.
 type Listeners = Vec<(Option<SocketAddr>, TcpListener)>;
 
-/// Serves on all of them until `closing`; ends when the last has.
-fn serve(
-    server: Server,
-    listeners: Listeners,
-    tls: Option<Tls>,
-    closing: CancellationToken,
-    grace: Duration,
-) -> JoinHandle<()> {
+/// Serves on all of them until their `ending`; ends when the last has.
+fn serve(server: Server, listeners: Listeners, tls: Option<Tls>, ending: &Ending) -> JoinHandle<()> {
+    let ending = ending.clone();
     let serving = listeners.into_iter().map(move |(door, listener)| {
-        let (server, tls, closing) = (server.clone(), tls.clone(), closing.clone());
+        let (server, tls, ending) = (server.clone(), tls.clone(), ending.clone());
         async move {
             match door {
-                None => server.serve(listener, tls, closing, grace).await,
-                Some(address) => server.serve_contracts(address, listener, tls, closing, grace).await,
+                None => server.serve(listener, tls, ending).await,
+                Some(address) => server.serve_contracts(address, listener, tls, ending).await,
             }
         }
     });

@@ -1,17 +1,22 @@
 //! Stopping, soft then hard, and bounded either way.
 //!
-//! Soft: no new connection and no new run; what runs may end within the grace. Then, or at once when the caller says so,
-//! hard: attempts are ended (they are tried again after the next start) and connections are cut. The store closes last,
-//! so that everything that ended is on disk.
+//! Soft: no new event and no new run; what runs may end within the grace, and until then can be looked at, cancelled and
+//! called back for. Then the listeners close; requests under way have what is left of the grace. At once when the caller
+//! says so, hard: attempts are ended (they are tried again after the next start) and connections are cut. The store closes
+//! last, so that everything that ended is on disk.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use doorbell_server::Ending;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
 
 /// How long a runner may take to end its process tree once told, on top of the grace.
 const ENDING: Duration = Duration::from_secs(30);
+/// How long requests under way have at the least once no run is at work, for their answers.
+const ANSWERING: Duration = Duration::from_secs(1);
 /// How long the store may take to write what it has taken.
 const CLOSING: Duration = Duration::from_secs(30);
 
@@ -19,16 +24,20 @@ impl App {
     /// Stops softly within `grace`, and hard as soon as `hurry` is cancelled. Returns when everything is closed, at most
     /// a minute after the grace.
     pub async fn stop(self, grace: Duration, hurry: CancellationToken) {
-        tracing::info!(running = self.worker.running(), grace_ms = grace.as_millis(), "Doorbell is closing");
+        let began = Instant::now();
+        tracing::info!(running = self.worker.at_work().len(), grace_ms = grace.as_millis(), "Doorbell is closing");
         self.status.set_stopping();
-        self.closing.cancel();
         self.quit.cancel();
-        let Self { mut serving, worker, sweeping, house, .. } = self;
+        let Self { mut serving, worker, sweeping, house, ending, status, .. } = self;
         let soft = async {
-            // Together: a request that waits for a run's result needs the worker to go on.
-            tokio::join!(worker.stop(grace), async {
+            worker.stop(grace).await;
+            status.set_closing();
+            ending.soft.cancel();
+            let left = grace.saturating_sub(began.elapsed()).max(ANSWERING);
+            if tokio::time::timeout(left, &mut serving).await.is_err() {
+                ending.hard.cancel();
                 let _ = (&mut serving).await;
-            });
+            }
         };
         let in_time = tokio::select! {
             () = hurry.cancelled() => Ended::Hurried,
@@ -40,13 +49,13 @@ impl App {
         match in_time {
             Ended::Softly => {}
             Ended::Hurried => {
-                serving.abort();
+                end_hard(&ending, &serving);
                 if tokio::time::timeout(ENDING, worker.stop(Duration::ZERO)).await.is_err() {
                     tracing::warn!(running = worker.running(), "Some attempts did not end; the next start ends them");
                 }
             }
             Ended::Late => {
-                serving.abort();
+                end_hard(&ending, &serving);
                 tracing::warn!(running = worker.running(), "Some attempts did not end; the next start ends them");
             }
         }
@@ -67,6 +76,12 @@ impl App {
         let grace = self.settings.shutdown_grace;
         self.stop(grace, CancellationToken::new()).await;
     }
+}
+
+fn end_hard(ending: &Ending, serving: &JoinHandle<()>) {
+    ending.soft.cancel();
+    ending.hard.cancel();
+    serving.abort();
 }
 
 enum Ended {

@@ -117,6 +117,7 @@ fn follow(front: &Arc<Front>, run: RunId, after: u64) -> Result<Response, Proble
         after,
         ready: VecDeque::from([Bytes::from_static(b": the log follows\n\n")]),
         ended: false,
+        looked_last: false,
         spoke: Instant::now(),
         _place: place,
     };
@@ -158,6 +159,8 @@ struct Follower {
     after: u64,
     ready: VecDeque<Bytes>,
     ended: bool,
+    /// We close: there was a last look.
+    looked_last: bool,
     spoke: Instant,
     _place: Place,
 }
@@ -180,9 +183,13 @@ impl Follower {
             if !self.ready.is_empty() || self.ended {
                 continue;
             }
+            if self.looked_last {
+                return None;
+            }
             let times = &self.front.options.timeouts;
             tokio::select! {
-                () = self.front.status.stopping().cancelled() => return None,
+                // The run may have ended since the last look, which is why we close now.
+                () = self.front.status.closing().cancelled() => self.looked_last = true,
                 () = tokio::time::sleep(times.follow) => {}
             }
             if self.spoke.elapsed() >= times.heartbeat {

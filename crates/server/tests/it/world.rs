@@ -24,7 +24,7 @@ use doorbell_core::trigger::{Trigger, WhenFull};
 use doorbell_core::vault::Vault;
 use doorbell_core::worker::{Worker, WorkerOptions};
 use doorbell_core::{Clock, Name, Secret};
-use doorbell_server::{Options, Server, Status, Timeouts};
+use doorbell_server::{Ending, Options, Server, Status, Timeouts};
 use doorbell_store::MemoryStore;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -282,8 +282,14 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::new(Arc::clone(&house), options, Arc::clone(&status));
-        let until = stop.clone();
-        let serving = tokio::spawn(async move { server.serve(listener, tls, until, Duration::from_millis(500)).await });
+        let ending = Ending { soft: stop.clone(), ..Ending::default() };
+        let patience = ending.clone();
+        tokio::spawn(async move {
+            patience.soft.cancelled().await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            patience.hard.cancel();
+        });
+        let serving = tokio::spawn(async move { server.serve(listener, tls, ending).await });
         Self { house, status, address, script, stop, serving }
     }
 

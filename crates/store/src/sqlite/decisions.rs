@@ -24,13 +24,20 @@ pub(super) enum Kept {
 
 /// Notes on their way to the writer.
 #[derive(Default)]
-pub(super) struct Notes(Mutex<Vec<NewDecision>>);
+pub(super) struct Notes(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    notes: Vec<NewDecision>,
+    /// The writer was told that there are some.
+    told: bool,
+}
 
 /// What became of a note.
 pub(super) enum Noted {
-    /// It is the first that waits: the writer must be told.
+    /// The writer must be told.
     First,
-    /// Others wait already.
+    /// It is told already.
     Joined,
     /// There was no room.
     Dropped,
@@ -39,17 +46,39 @@ pub(super) enum Noted {
 impl Notes {
     /// Adds a note if there is room.
     pub(super) fn add(&self, note: NewDecision) -> Noted {
-        let Ok(mut notes) = self.0.lock() else { return Noted::Dropped };
-        if notes.len() >= NOTES_MAX {
+        let Ok(mut waiting) = self.0.lock() else { return Noted::Dropped };
+        if waiting.notes.len() >= NOTES_MAX {
             return Noted::Dropped;
         }
-        notes.push(note);
-        if notes.len() == 1 { Noted::First } else { Noted::Joined }
+        waiting.notes.push(note);
+        if std::mem::replace(&mut waiting.told, true) { Noted::Joined } else { Noted::First }
     }
 
     /// Takes all.
     pub(super) fn take(&self) -> Vec<NewDecision> {
-        self.0.lock().map(|mut notes| std::mem::take(&mut *notes)).unwrap_or_default()
+        self.0.lock().map(|mut waiting| std::mem::take(&mut *waiting).notes).unwrap_or_default()
+    }
+
+    /// Whether none wait.
+    pub(super) fn are_none(&self) -> bool {
+        self.0.lock().map_or(true, |waiting| waiting.notes.is_empty())
+    }
+
+    /// They wait on, for room on the disk: the next one that is added has the writer try again.
+    pub(super) fn wait(&self) {
+        if let Ok(mut waiting) = self.0.lock() {
+            waiting.told = false;
+        }
+    }
+
+    /// Takes back what found no room. How many had to be dropped.
+    pub(super) fn put_back(&self, mut notes: Vec<NewDecision>) -> usize {
+        let Ok(mut waiting) = self.0.lock() else { return notes.len() };
+        notes.append(&mut waiting.notes);
+        let over = notes.len().saturating_sub(NOTES_MAX);
+        notes.truncate(NOTES_MAX);
+        *waiting = Waiting { notes, told: false };
+        over
     }
 }
 

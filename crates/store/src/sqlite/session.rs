@@ -161,9 +161,16 @@ impl<'c> Session<'c> {
     /// Writes what is left, and takes the desk away.
     fn end(mut self) -> Result<AckLog, Kept> {
         let mut desk = self.desk.lock(self.shared).ok().and_then(|mut desk| desk.take()).ok_or(Kept)?;
-        let notes = self.shared.notes.take();
+        let notes = self.notes(&mut desk);
         if !notes.is_empty() || !desk.owed.records.is_empty() {
-            self.settle(&mut desk, &mut [], &notes);
+            self.settle(&mut desk, &mut [], notes);
+        }
+        let lost = self.shared.notes.take().len();
+        if lost > 0 {
+            tracing::warn!(
+                decisions = lost,
+                "Refusals were not recorded: there was no room on the disk until the end."
+            );
         }
         if let Err(error) = desk.book.save_floors(self.conn) {
             tracing::debug!(error = %error, "The counters were not written down at closing; the tables tell them too.");
@@ -179,8 +186,8 @@ impl<'c> Session<'c> {
         let said = self.desk.lock(self.shared).and_then(|mut guard| {
             let desk = guard.as_mut().ok_or(StoreError::Closed)?;
             let before = desk.book.upcoming();
-            let notes = self.shared.notes.take();
-            self.settle(desk, &mut steps, &notes);
+            let notes = self.notes(desk);
+            self.settle(desk, &mut steps, notes);
             effects = std::mem::take(&mut desk.effects);
             // Who comes to the desk next may be told that an event is known, so it must be on disk by then.
             if desk.book.upcoming() != before {
@@ -199,17 +206,35 @@ impl<'c> Session<'c> {
     /// Writes what is noted and what is owed. Nobody waits for the disk here: the ack log has the one, and the other may be
     /// lost with the power.
     fn write_behind(&mut self) {
-        let notes = self.shared.notes.take();
         self.write_rows();
-        if notes.is_empty() {
+        if self.shared.notes.are_none() {
             return;
         }
         let Ok(mut guard) = self.desk.lock(self.shared) else { return };
         let Some(desk) = guard.as_mut() else { return };
+        let notes = self.notes(desk);
+        if notes.is_empty() {
+            return;
+        }
         if let Err(error) = self.attempt(desk, Turn { notes: &notes, ..Turn::of_rows() }) {
-            metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
+            self.not_noted(notes, &error);
             self.took_ill(desk, &error);
         }
+    }
+
+    /// The notes that are to be written now.
+    fn notes(&self, desk: &mut Desk) -> Vec<NewDecision> {
+        if desk.space.is_tight() {
+            self.shared.notes.wait();
+            return Vec::new();
+        }
+        self.shared.notes.take()
+    }
+
+    /// Notes were in a transaction that failed. Where that was for want of room they wait for some; otherwise they may be why.
+    fn not_noted(&self, notes: Vec<NewDecision>, error: &rusqlite::Error) {
+        let dropped = if is_full(error) { self.shared.notes.put_back(notes) } else { notes.len() };
+        metrics::counter!("doorbell_notes_dropped_total").increment(dropped as u64);
     }
 
     // ---- transactions ----
@@ -282,21 +307,19 @@ impl<'c> Session<'c> {
     }
 
     /// Commits the batch; if that fails, its steps one by one.
-    fn settle(&mut self, desk: &mut Desk, batch: &mut [Box<dyn Step>], notes: &[NewDecision]) {
+    fn settle(&mut self, desk: &mut Desk, batch: &mut [Box<dyn Step>], notes: Vec<NewDecision>) {
         // It may have come to that since the batch began: then nothing is promised any more.
         if let Some(error) = self.shared.fatal.get() {
             batch.iter_mut().for_each(|step| step.fail(error.clone()));
             return;
         }
-        let turn = Turn { steps: batch, notes, owed: Owed::First };
+        let turn = Turn { steps: batch, notes: &notes, owed: Owed::First };
         let Err(error) = self.attempt(desk, turn) else { return };
-        if !notes.is_empty() {
-            metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64);
-        }
         // With notes or owed rows in the transaction even a single step is not proved guilty.
+        let is_alone = notes.is_empty() && desk.owed.records.is_empty();
+        self.not_noted(notes, &error);
         if let [only] = batch
-            && notes.is_empty()
-            && desk.owed.records.is_empty()
+            && is_alone
         {
             only.fail(self.took_ill(desk, &error));
             return;
@@ -353,10 +376,7 @@ impl<'c> Session<'c> {
         for step in steps {
             step.run(&mut tx)?;
         }
-        match short {
-            true => metrics::counter!("doorbell_notes_dropped_total").increment(notes.len() as u64),
-            false => decisions::write_notes(&mut tx, notes)?,
-        }
+        decisions::write_notes(&mut tx, notes)?;
         tx.hot.prints.write(&tx.prints.slice())?;
         self.commit.execute([])?;
         desk.prints.keep();

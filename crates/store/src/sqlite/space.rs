@@ -18,6 +18,8 @@ pub(super) struct Space {
     reserve_bytes: u64,
     min_free: u64,
     short: bool,
+    /// Not even what is small and bounded may be written.
+    tight: bool,
     /// There is room for the reserve, and none is there.
     lacks_reserve: bool,
     looked: Option<Instant>,
@@ -31,8 +33,16 @@ impl Space {
             _ => PathBuf::from("."),
         };
         let reserve = beside(database, ".reserve");
-        let mut space =
-            Self { directory, reserve, reserve_bytes, min_free, short: false, lacks_reserve: false, looked: None };
+        let mut space = Self {
+            directory,
+            reserve,
+            reserve_bytes,
+            min_free,
+            short: false,
+            tight: false,
+            lacks_reserve: false,
+            looked: None,
+        };
         space.look();
         space.keep_reserve();
         space
@@ -44,6 +54,11 @@ impl Space {
             self.look();
         }
         self.short
+    }
+
+    /// Whether also the record of what was refused has to wait: half of the room that is kept free is gone.
+    pub(super) fn is_tight(&mut self) -> bool {
+        self.is_short() && self.tight
     }
 
     /// Writes the reserve anew if there is room for it again. Megabytes: for the thread that writes the tables.
@@ -71,6 +86,7 @@ impl Space {
         let has_reserve = std::fs::metadata(&self.reserve).is_ok_and(|m| m.len() >= self.reserve_bytes);
         let missing = if has_reserve { 0 } else { self.reserve_bytes };
         let short = free < self.min_free.saturating_add(missing);
+        self.tight = free < self.min_free / 2;
         self.lacks_reserve = !short && !has_reserve && self.reserve_bytes > 0;
         if short != self.short {
             match short {

@@ -1,6 +1,6 @@
-//! What only a file can show: reopening, crashes, a full disk, ownership, backups.
+//! What only a file can show: reopening, crashes, ownership, backups; a full disk in `full`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use doorbell_core::{Clock, RunId};
 use doorbell_store::conformance::{Bench, DAY, all, clock, event, keyed, name, run};
 use doorbell_store::{SqliteOptions, SqliteStore, restore};
 
-fn open(path: &Path, clock: &Clock, change: impl FnOnce(&mut SqliteOptions)) -> Bench {
+pub(crate) fn open(path: &Path, clock: &Clock, change: impl FnOnce(&mut SqliteOptions)) -> Bench {
     let mut options = SqliteOptions { reserve_bytes: 0, min_free_bytes: 0, ..SqliteOptions::default() };
     change(&mut options);
     let store = SqliteStore::open(path, options, clock).unwrap();
@@ -23,7 +23,7 @@ fn open(path: &Path, clock: &Clock, change: impl FnOnce(&mut SqliteOptions)) -> 
 }
 
 /// Opens once the thread of an opening that failed has let the file go.
-async fn once_let_go(path: &Path, clock: &Clock) -> Bench {
+pub(crate) async fn once_let_go(path: &Path, clock: &Clock) -> Bench {
     let options = || SqliteOptions { reserve_bytes: 0, min_free_bytes: 0, ..SqliteOptions::default() };
     tokio::time::timeout(Duration::from_secs(20), async {
         loop {
@@ -159,95 +159,6 @@ fn kill_after_acks(path: &Path, acks: usize) -> Vec<(String, RunId)> {
     child.wait().unwrap();
     assert!(killed);
     acked
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_database_refuses_and_recovers_when_there_is_room() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
-    let b = open(&directory.path().join("d.db"), &clock, |options| options.max_pages = Some(150));
-    let noise = || -> Bytes { (0..20_000).map(|_| clock.random() as u8).collect::<Vec<_>>().into() };
-    let big = || NewEvent { body: noise(), ..event(vec![run(None, b.now())]) };
-    let mut stored = Vec::new();
-    let error = loop {
-        match b.admit(vec![big()]).await {
-            Ok(receipts) => stored.extend(receipts),
-            Err(error) => break error,
-        }
-    };
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
-    assert!(!stored.is_empty());
-    // What was acknowledged last may be in the ack log only; reading goes on, and so does what makes room.
-    let events = b.store.events(EventQuery::default(), all(100)).await.unwrap().items;
-    assert!(!events.is_empty() && events.len() <= stored.len());
-    let mut ended = HashSet::new();
-    for work in b.claim(100).await.work {
-        b.succeed(work.lease).await;
-        ended.insert(work.run.event);
-    }
-    assert!(!ended.is_empty());
-    clock.advance(31 * DAY);
-    while b.store.sweep(Retention::default(), b.now()).await.unwrap().more {}
-    b.stored(big()).await;
-    // More may be owed than the ended ones made room for. That waits in the ack log, and `health` tells of it.
-    let events = b.store.events(EventQuery::default(), all(500)).await.unwrap().items;
-    let early: HashSet<_> = events.iter().map(|event| event.id).collect();
-    let waits = stored.iter().map(id_of).any(|id| !early.contains(&id) && !ended.contains(&id));
-    assert!(!waits || matches!(b.store.health().await, Err(StoreError::Unavailable(_))));
-    b.store.close().await;
-    // Nothing is lost: what still found no room is in the ack log, and comes in with the next opening.
-    let b = open(&directory.path().join("d.db"), &clock, |_| {});
-    let events = b.store.events(EventQuery::default(), all(500)).await.unwrap().items;
-    let there: HashSet<_> = events.iter().map(|event| event.id).collect();
-    for receipt in &stored {
-        let id = id_of(receipt);
-        assert!(there.contains(&id) || ended.contains(&id), "{id} is neither there nor was it done");
-    }
-    b.store.close().await;
-}
-
-fn id_of(receipt: &Receipt) -> doorbell_core::EventId {
-    match receipt {
-        Receipt::Stored { event, .. } | Receipt::Duplicate { event, .. } => *event,
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn one_that_does_not_fit_does_not_spoil_its_batch() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
-    let b = open(&directory.path().join("d.db"), &clock, |options| options.max_pages = Some(150));
-    let noise: Bytes = (0..2_000_000).map(|_| clock.random() as u8).collect::<Vec<_>>().into();
-    let large = NewEvent { body: noise, ..event(vec![]) };
-    let (small, large) = tokio::join!(b.admit(vec![event(vec![])]), b.admit(vec![large]));
-    assert!(small.is_ok() && matches!(large, Err(StoreError::Unavailable(_))), "{small:?} {large:?}");
-    b.store.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_into_full_tables_is_there_after_reopening() {
-    let (directory, clock) = (tempfile::tempdir().unwrap(), clock());
-    let path = directory.path().join("d.db");
-    let b = open(&path, &clock, |options| options.max_pages = Some(150));
-    let noise = || -> Bytes { (0..20_000).map(|_| clock.random() as u8).collect::<Vec<_>>().into() };
-    let mut stored = Vec::new();
-    while let Ok(receipts) = b.admit(vec![NewEvent { body: noise(), ..event(vec![run(None, b.now())]) }]).await {
-        stored.extend(receipts);
-    }
-    b.store.close().await;
-    // Where there is no room for it, recovery asks for the reserve before it gives up.
-    let reserve = directory.path().join("d.db.reserve");
-    std::fs::write(&reserve, vec![0; 4096]).unwrap();
-    // So much is never free: the reserve is not made again.
-    let min_free_bytes = u64::MAX / 2;
-    let full = SqliteOptions { max_pages: Some(150), reserve_bytes: 4096, min_free_bytes, ..SqliteOptions::default() };
-    let said = SqliteStore::open(&path, full, &clock).map(|_| ());
-    assert!(matches!(&said, Err(StoreError::Unavailable(why)) if why.contains("full")), "{said:?}");
-    assert!(!reserve.exists(), "it was given up");
-    let b = once_let_go(&path, &clock).await;
-    for receipt in &stored {
-        b.store.event(id_of(receipt)).await.unwrap();
-    }
-    assert_eq!(b.claim_ids(500).await.len(), stored.len());
-    b.store.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

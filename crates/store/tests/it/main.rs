@@ -4,6 +4,7 @@
 
 mod cut_off;
 mod file;
+mod full;
 mod memory;
 mod model;
 mod prints;

@@ -125,7 +125,7 @@ async fn tick(
     };
     let settled = tokio::select! {
         run = Box::pin(wait::settled(&front.house, id, notices, limit)) => run,
-        () = front.status.stopping().cancelled() => front.house.store.run(id).await.ok(),
+        () = front.status.closing().cancelled() => front.house.store.run(id).await.ok(),
     };
     // A store that does not tell now has the event all the same: it was committed.
     let (state, steps) = settled.as_ref().map_or((State::Queued, None), |run| (run.state, run.steps));
