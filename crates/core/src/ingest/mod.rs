@@ -264,7 +264,17 @@ async fn decide(
         let arrival = route::Arrival { labels, facts, as_sent, whole, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
-    commit(house, source, events).await.map(Answer::Taken)
+    let taken = commit(house, source, events).await;
+    taken.map(Answer::Taken).inspect_err(|early| checks.push(not_stored(early)))
+}
+
+/// The check that a good request failed in the store, beside those that it passed.
+fn not_stored(early: &Early) -> Check {
+    let wanted = match &*early.code {
+        "queue_full" => "room in the queue",
+        _ => "a store that can write",
+    };
+    Check::failed("store", wanted, early.reason.clone())
 }
 
 /// What becomes of a request that did not pass the check. Some senders ask, or hand over their secret, before they have

@@ -13,6 +13,7 @@ use super::slots::Slot;
 use crate::agent::Agent;
 use crate::attempt::{Attempt, Failure, Outcome, Stop};
 use crate::breaker::Sign;
+use crate::clock::Timestamp;
 use crate::envelope;
 use crate::house::{Catalog, House};
 use crate::ids::Name;
@@ -118,10 +119,10 @@ async fn run_guarded(agent: &Agent, attempt: Attempt) -> Verdict {
 }
 
 /// How an attempt ended in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The run is in this state now.
-    As(State),
+    /// The run is in this state now; if it is queued, when and why it is tried again.
+    As(State, Option<(Timestamp, Option<String>)>),
     /// The lease was not the run's any more: the result was dropped.
     Fenced,
     /// The store is closed or failed: the next start takes the run up.
@@ -144,7 +145,7 @@ pub(crate) async fn conclude(house: &House, end: End<'_>, outcome: Outcome) -> E
     let ended = put(house, end, outcome).await;
     if let Some(agent) = end.agent {
         // A result that came too late tells nothing, but a probe that gave it is over.
-        let sign = if matches!(ended, Ended::As(_)) { sign } else { Sign::None };
+        let sign = if matches!(ended, Ended::As(..)) { sign } else { Sign::None };
         house.attempt_ended(agent, end.lease.run, sign).await;
     }
     ended
@@ -157,9 +158,11 @@ async fn put(house: &House, end: End<'_>, outcome: Outcome) -> Ended {
     let transition = decide(standing, outcome, policy, &house.clock);
     let mut pause = Duration::from_millis(50);
     loop {
-        let to = transition.to;
         match house.store.finish(lease, transition.clone(), house.clock.now()).await {
-            Ok(Finished::Done) => return Ended::As(to),
+            Ok(Finished::Done) => {
+                let again = (transition.to == State::Queued).then_some((transition.due_at, transition.why));
+                return Ended::As(transition.to, again);
+            }
             Ok(Finished::Fenced) => return Ended::Fenced,
             Err(StoreError::Unavailable(error)) => {
                 tracing::warn!(run.id = %lease.run, error, "a result could not be stored; trying again");
@@ -179,16 +182,21 @@ fn log_lost(lease: Lease, transition: &Transition, error: &StoreError) {
 }
 
 fn tell(agent: &Name, lease: Lease, ended: Ended, took: Duration) {
-    let Ended::As(state) = ended else {
+    let Ended::As(state, again) = ended else {
         tracing::warn!(run.id = %lease.run, agent = %agent, "an attempt's result was dropped: its lease was no longer the run's");
         metrics::counter!("doorbell_attempts_dropped_total", "agent" => agent.to_string()).increment(1);
         return;
     };
-    match state {
-        State::Failed => {
+    match (state, again) {
+        (_, Some((due, why))) => {
+            // What follows the first line is the end of the agent's own log, which `runs show` has.
+            let why = why.as_deref().and_then(|why| why.lines().next()).unwrap_or_default();
+            tracing::info!(run.id = %lease.run, agent = %agent, %state, duration_ms = took.as_millis(), why, due_at = %due, "an attempt ended; the run is tried again");
+        }
+        (State::Failed, None) => {
             tracing::warn!(run.id = %lease.run, agent = %agent, duration_ms = took.as_millis(), "a run failed for good; `doorbell runs show` tells why");
         }
-        _ => {
+        (_, None) => {
             tracing::info!(run.id = %lease.run, agent = %agent, %state, duration_ms = took.as_millis(), "an attempt ended");
         }
     }

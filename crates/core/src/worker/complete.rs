@@ -44,7 +44,7 @@ pub async fn complete(house: &House, run: RunId, token: &str, outcome: Outcome) 
     let standing = Standing { attempt: found.attempt, created_at: found.created_at };
     let agent = catalog.agents.get(&found.agent).map(AsRef::as_ref);
     match conclude(house, End { agent, lease, standing, policy: &policy }, outcome).await {
-        Ended::As(state) => {
+        Ended::As(state, _) => {
             tracing::info!(run.id = %run, agent = %found.agent, %state, "an agent called back: its attempt ended");
             Ok(state)
         }

@@ -37,6 +37,9 @@ async fn a_run_that_keeps_failing_uses_its_attempts_and_can_be_retried_by_hand()
     assert_eq!((run["state"].as_str(), run["attempt"].as_u64()), (Some("failed"), Some(3)));
     assert_eq!(agent.calls().iter().map(|c| c.attempt).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(agent.calls().iter().all(|c| c.run == id), "the run id is stable over attempts");
+    let told = door.log();
+    let again = told.lines().find(|line| line.contains("the run is tried again")).unwrap_or(&told);
+    assert!(again.contains("the agent answered 500: no") && again.contains("due_at="), "{again}");
     agent.answer(200, "{\"fixed\":true}");
     assert_eq!(door.api_post(&format!("/runs/{id}/retry"), json!({})).await.0, 200);
     let run = eventually("the retried run succeeds", || async {
@@ -56,6 +59,20 @@ async fn a_client_error_fails_for_good_and_a_429_with_retry_after_snoozes() {
     let id = ring(&door, "d1", "{}").await;
     let run = door.run_ended(&id).await;
     assert_eq!((run["state"].as_str(), run["attempt"].as_u64()), (Some("failed"), Some(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_and_the_decision_says_what_was_wanted() {
+    let agent = HttpAgent::start().await;
+    let door = Door::start(&config(&agent, "paused = true", "max_queued = 1")).await;
+    ring(&door, "d1", "{}").await;
+    let answer = github(&door.url("/hooks/ring"), &door.http, "d2", "push", b"{\"n\":2}").send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let refused = door.api("/decisions?kind=unavailable").await;
+    let checks = refused["items"][0]["checks"].as_array().unwrap();
+    let failed: Vec<_> = checks.iter().filter(|check| check["passed"] == false).collect();
+    assert_eq!(failed.len(), 1, "{refused}");
+    assert_eq!((failed[0]["name"].as_str(), failed[0]["wanted"].as_str()), (Some("store"), Some("room in the queue")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
