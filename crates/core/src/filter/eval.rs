@@ -42,11 +42,16 @@ pub(super) fn verdict(expression: &Expression, scope: &Scope<'_>, budget: &Budge
     resolve(expression, scope, budget, read).unwrap_or_else(Verdict::Error)
 }
 
-/// Evaluates `expression` over `scope` to a text.
+/// Evaluates `expression` over `scope` to a text. A whole number is its decimal digits: most ids in JSON are numbers.
 pub(super) fn text(expression: &Expression, scope: &Scope<'_>, budget: &Budget) -> Result<String, String> {
-    let read = |value: &dyn Val| match value.downcast_ref::<CelString>() {
-        Some(text) => Ok(text.inner().to_string()),
-        None => Err(format!("the expression gives a {}, not a text: use `string(…)`", value.get_type().name())),
+    let read = |value: &dyn Val| {
+        let text = value.downcast_ref::<CelString>().map(|text| text.inner().to_owned());
+        let int = || value.downcast_ref::<CelInt>().map(|int| int.inner().to_string());
+        let uint = || value.downcast_ref::<CelUInt>().map(|uint| uint.inner().to_string());
+        text.or_else(int).or_else(uint).ok_or_else(|| {
+            let kind = value.get_type().name();
+            format!("the expression gives a {kind}, neither a text nor a whole number: use `string(…)`")
+        })
     };
     resolve(expression, scope, budget, read).and_then(|text| text)
 }

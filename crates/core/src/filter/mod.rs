@@ -142,7 +142,7 @@ impl Filter {
         Budget::new(self.0.nesting)
     }
 
-    /// Evaluates an expression that gives a text, such as a dedup key.
+    /// Evaluates an expression that gives a text, such as a dedup key; a whole number gives its decimal digits.
     ///
     /// # Errors
     /// A sentence for the operator, without values of the event.
@@ -185,6 +185,7 @@ impl Wanted {
             (Self::Truth, Kind::Text | Kind::Other(_) | Kind::NoTruth) => {
                 ("true or false", "compare it with something, as in `… == 1`")
             }
+            // Also of numbers: what is worked out is no id, and may not be whole.
             (Self::Text, Kind::Truth | Kind::Other(_)) => ("a text", "name what is to be the text, or use `string(…)`"),
             _ => return Ok(()),
         };

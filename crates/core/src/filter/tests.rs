@@ -149,6 +149,27 @@ fn an_expression_that_can_never_say_what_it_is_asked_is_refused_and_no_other() {
 }
 
 #[test]
+fn a_text_may_be_a_whole_number_and_nothing_else() {
+    let data = json!({"s": "7", "i": 7, "n": -7, "u": u64::MAX, "f": 7.0, "t": true, "none": null, "l": [7]});
+    let said = |source: &str| {
+        Filter::compile_text(source).unwrap().eval_text(&Scope {
+            event: facts(),
+            data: &data,
+            headers: &[],
+            query: &[],
+        })
+    };
+    for (source, text) in
+        [("data.s", "7"), ("data.i", "7"), ("data.n", "-7"), ("data.u", "18446744073709551615"), ("data.l[0]", "7")]
+    {
+        assert_eq!(said(source).as_deref(), Ok(text), "{source}");
+    }
+    for source in ["data.f", "data.t", "data.none", "data.l"] {
+        assert!(said(source).unwrap_err().contains("neither a text nor a whole number"), "{source}");
+    }
+}
+
+#[test]
 fn a_body_that_is_no_object_is_told_as_one_without_the_field() {
     for data in [json!(null), json!(1), json!("x")] {
         let Verdict::Error(said) = eval("data.action == 'x'", &data) else { panic!("{data}") };
