@@ -58,6 +58,20 @@ async fn several_triggers_are_listed_and_nobodys_event_is_ignored() {
 }
 
 #[tokio::test]
+async fn a_batch_of_nothing_is_answered_as_one_and_recorded_once() {
+    let world = World::new().await;
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    let answer = world.call("POST", "/hooks/open", &batch, "[]").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"status":"ignored","reason":"empty_batch"})));
+    let decisions = world.get("/decisions").await["items"].clone();
+    assert_eq!(decisions.as_array().unwrap().len(), 1, "{decisions}");
+    assert_eq!((&decisions[0]["kind"], &decisions[0]["code"]), (&json!("ignored"), &json!("empty_batch")));
+    assert_eq!(world.get("/events").await["items"], json!([]));
+    let id = decisions[0]["id"].as_str().unwrap();
+    assert_eq!(world.get(&format!("/decisions/{id}")).await["source"], "open");
+}
+
+#[tokio::test]
 async fn every_cause_of_a_401_is_told_alike_and_recorded_apart() {
     let world = World::new().await;
     let good = signed("d", "push", "{}");
