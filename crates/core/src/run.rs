@@ -246,7 +246,7 @@ pub enum LaneEffect {
 /// What follows from what an attempt said. Pure: the same facts and dice give the same answer.
 ///
 /// A cancelled attempt ends the run; a snooze comes back without counting; a failure that may be tried again comes back
-/// after the backoff until attempts or age run out; a lost one (crash, lapsed lease) is a failure that may be tried again.
+/// after the backoff until attempts or age run out (no pause reaches beyond the age); a lost one (crash, lapsed lease) is a failure that may be tried again.
 pub fn decide(standing: Standing, outcome: Outcome, policy: &Policy, clock: &Clock) -> Transition {
     let now = clock.now();
     let hold = |passes: bool| if passes { LaneEffect::Release } else { LaneEffect::Hold };
@@ -310,12 +310,15 @@ pub fn decide(standing: Standing, outcome: Outcome, policy: &Policy, clock: &Clo
         });
         return next;
     }
-    if now + delay > standing.created_at + policy.max_age {
+    // A pause ends at the latest with the run's age, so that it does not itself end the run: there is one attempt more then,
+    // and none behind that. Nobody looks at the age before an attempt, so each pause that is cut comes back here.
+    let oldest = standing.created_at + policy.max_age;
+    if now >= oldest {
         next.error = Some(format!("{} (and it is older than its max_age of {:?})", again.error, policy.max_age));
         return next;
     }
     next.to = State::Queued;
-    next.due_at = now + delay;
+    next.due_at = (now + delay).min(oldest);
     next.lane = hold(policy.passing.on_retry);
     next.why = Some(match again.limited {
         true => format!("tries again after: {}", again.error),

@@ -11,7 +11,7 @@ use axum::Router;
 use doorbell_core::house::House;
 use doorbell_core::ingest::{self, No};
 use doorbell_core::provider::PATH_TOKEN_BYTES_MIN;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use tower::ServiceExt as _;
 
@@ -86,6 +86,15 @@ impl Front {
 
     async fn serve(self: Arc<Self>, door: Door, socket: IpAddr, request: Request<Incoming>) -> Response<Body> {
         let catalog = self.house.catalog();
+        if let Err((no, reason)) = check_head(&request) {
+            let source = catalog.source_at(request.uri().path()).filter(|_| door.is_none()).map(|source| &source.name);
+            let remote = peer::real(socket, request.headers(), &self.options.trusted_proxies);
+            ingest::refuse_early(&self.house, source, Some(remote), no, reason).await;
+            let mut response = reply::refusal(no);
+            // Nobody can be sure where the next request begins.
+            webhook::end_connection(&mut response);
+            return response;
+        }
         if door.is_none()
             && let Some(source) = catalog.source_at(request.uri().path())
         {
@@ -145,6 +154,24 @@ impl Front {
     pub(crate) async fn note_head(&self, peer: IpAddr, reason: &'static str) {
         ingest::refuse_early(&self.house, None, Some(peer.to_canonical()), No::Unreadable, reason).await;
     }
+}
+
+/// What hyper lets through and RFC 9112 does not: a transfer coding beside `chunked`, which nobody would undo (section 6.1),
+/// and more than one `Host` (section 3.2), of which two servers may believe one each.
+fn check_head<B>(request: &Request<B>) -> Result<(), (No, &'static str)> {
+    if request.version() > http::Version::HTTP_11 {
+        return Ok(());
+    }
+    let headers = request.headers();
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_plain = |coding: &HeaderValue| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    if codings.next().is_some_and(|first| !is_plain(first)) || codings.next().is_some() {
+        return Err((No::TransferCoding, "a transfer coding other than chunked; only that is taken"));
+    }
+    if headers.get_all(header::HOST).iter().nth(1).is_some() {
+        return Err((No::Unreadable, "there is more than one Host header"));
+    }
+    Ok(())
 }
 
 /// Carries a request out in a task of its own, so that a caller who hangs up cannot stop it between a change in the store and

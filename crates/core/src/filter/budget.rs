@@ -2,6 +2,8 @@
 //! without any limit. [`install`] rewrites each so that every turn first reads the variable `@step:N`; the evaluation's
 //! resolver answers it only while there is budget, and otherwise the read is an error that ends the whole evaluation.
 //! No source text can name that variable: `@` is no character of the language.
+//!
+//! And it has whatever grows pay for its bytes: see [`weight`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, operators};
 use cel::common::types::CelBool;
 use cel::parser::Expression;
+
+use super::weight::{self, BYTES_MAX};
 
 /// What a whole evaluation may spend; one step is one node of a loop's body in one turn, about 120 ns in a release build.
 pub(super) const STEPS_MAX: u64 = 500_000;
@@ -21,22 +25,44 @@ pub(super) const TIME_MAX: Duration = Duration::from_secs(1);
 pub(super) const STEP: &str = "@step:";
 
 /// One evaluation's budget.
+#[derive(Debug)]
 pub(super) struct Budget {
     left: AtomicU64,
+    bytes: AtomicU64,
     until: Instant,
 }
 
 impl Budget {
-    pub(super) fn new() -> Self {
-        Self { left: AtomicU64::new(STEPS_MAX), until: Instant::now() + TIME_MAX }
+    /// For an expression whose loops lie within each other as deep as `nesting`. Each of them holds a copy of its list's
+    /// element, which weighs at most what was paid for the list.
+    pub(super) fn new(nesting: u64) -> Self {
+        let bytes = BYTES_MAX / nesting.max(1);
+        Self { left: AtomicU64::new(STEPS_MAX), bytes: AtomicU64::new(bytes), until: Instant::now() + TIME_MAX }
+    }
+
+    /// One with nothing in it.
+    pub(super) fn spent() -> Self {
+        Self { left: AtomicU64::new(0), bytes: AtomicU64::new(0), until: Instant::now() }
     }
 
     /// Pays for one turn; none when there is too little left. Once empty it stays so: the outer loops end too.
     pub(super) fn pay(&self, variable: &str) -> Option<()> {
         let price = variable.strip_prefix(STEP)?.parse::<u64>().ok()?;
         let left = self.left.load(Ordering::Relaxed).checked_sub(price).filter(|_| Instant::now() < self.until);
+        let left = left.filter(|_| self.bytes_left() > 0);
         self.left.store(left.unwrap_or(0), Ordering::Relaxed);
         left.map(drop)
+    }
+
+    /// Pays for so many bytes; none when there are too few left, and then there are none left for anything.
+    pub(super) fn pay_bytes(&self, bytes: u64) -> Option<()> {
+        let left = self.bytes_left().checked_sub(bytes).filter(|left| *left > 0);
+        self.bytes.store(left.unwrap_or(0), Ordering::Relaxed);
+        left.map(drop)
+    }
+
+    pub(super) fn bytes_left(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -44,12 +70,12 @@ impl Budget {
     }
 }
 
-/// Makes every loop in the expression pay. Returns how many nodes the expression has, without those of its loops'
-/// bodies, which pay for themselves.
+/// Makes every loop in the expression pay, and all that grows. Returns how many nodes the expression has, without those of
+/// its loops' bodies, which pay for themselves.
 pub(super) fn install(e: &mut Expression) -> u64 {
     1 + match &mut e.expr {
-        Expr::Call(call) => call.target.iter_mut().map(|t| install(t)).sum::<u64>() + install_all(&mut call.args),
-        Expr::List(list) => install_all(&mut list.elements),
+        Expr::Call(call) => install_call(call),
+        Expr::List(list) => list.elements.iter_mut().map(|item| install_paid(item, weight::KEEP)).sum(),
         Expr::Select(select) => install(&mut select.operand),
         Expr::Map(map) => map.entries.iter_mut().map(|entry| install_entry(&mut entry.expr)).sum(),
         Expr::Struct(object) => object.entries.iter_mut().map(|entry| install_entry(&mut entry.expr)).sum(),
@@ -58,14 +84,47 @@ pub(super) fn install(e: &mut Expression) -> u64 {
     }
 }
 
-fn install_all(list: &mut [Expression]) -> u64 {
-    list.iter_mut().map(install).sum()
+fn install_call(call: &mut CallExpr) -> u64 {
+    let copies = call.func_name.starts_with(char::is_alphabetic) && !COPIES_NOTHING.contains(&call.func_name.as_str());
+    let mut nodes = 0;
+    for part in call.target.as_deref_mut().into_iter().chain(&mut call.args) {
+        nodes += if copies { install_paid(part, weight::COPY) } else { install(part) };
+    }
+    // The sums that loops are made of are known by the variable of the loop. What they add pays as a list's element.
+    let of_loop = matches!(call.args.first().map(|a| &a.expr), Some(Expr::Ident(name)) if name.starts_with('@'));
+    if call.func_name == operators::ADD && call.args.len() == 2 && !of_loop {
+        call.func_name = weight::ADD.to_owned();
+        call.args.insert(0, ident(weight::BUDGET.to_owned()));
+    }
+    nodes
+}
+
+/// Functions that make nothing as long as what they are given. Of every other one it is taken for granted that it does.
+const COPIES_NOTHING: [&str; 11] =
+    ["size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "type", "timestamp", "duration"];
+
+/// Installs `e`, and has its value handed to the paying function `by`.
+fn install_paid(e: &mut Expression, by: &str) -> u64 {
+    let nodes = install(e);
+    // Numbers and truths have no length.
+    let is_small = matches!(
+        &e.expr,
+        Expr::Literal(literal) if !matches!(literal, LiteralValue::String(_) | LiteralValue::Bytes(_))
+    );
+    if !is_small {
+        let (id, value) = (e.id, std::mem::take(e));
+        let args = vec![ident(weight::BUDGET.to_owned()), value];
+        *e = Expression { id, expr: Expr::Call(CallExpr { func_name: by.to_owned(), target: None, args }) };
+    }
+    nodes
 }
 
 fn install_entry(entry: &mut EntryExpr) -> u64 {
     match entry {
-        EntryExpr::StructField(field) => install(&mut field.value),
-        EntryExpr::MapEntry(entry) => install(&mut entry.key) + install(&mut entry.value),
+        EntryExpr::StructField(field) => install_paid(&mut field.value, weight::KEEP),
+        EntryExpr::MapEntry(entry) => {
+            install_paid(&mut entry.key, weight::KEEP) + install_paid(&mut entry.value, weight::KEEP)
+        }
     }
 }
 

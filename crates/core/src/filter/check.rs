@@ -79,19 +79,31 @@ pub(super) fn expression(program: &cel::Program, source: &str) -> Result<Paths, 
 
 /// How deep the tree is.
 pub(super) fn depth(e: &Expression) -> usize {
-    fn deepest<'e>(list: impl IntoIterator<Item = &'e Expression>) -> usize {
-        list.into_iter().map(depth).max().unwrap_or(0)
-    }
-    1 + match &e.expr {
-        Expr::Call(call) => deepest(call.args.iter().chain(call.target.as_deref())),
-        Expr::List(list) => deepest(&list.elements),
-        Expr::Select(select) => depth(&select.operand),
-        Expr::Map(map) => deepest(map.entries.iter().flat_map(|entry| match &entry.expr {
-            EntryExpr::StructField(field) => vec![&field.value],
-            EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
-        })),
-        Expr::Comprehension(c) => deepest([&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result]),
-        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => 0,
+    1 + parts(e).into_iter().map(depth).max().unwrap_or(0)
+}
+
+/// How many loops lie within each other at most.
+pub(super) fn nesting(e: &Expression) -> u64 {
+    let Expr::Comprehension(turns) = &e.expr else { return parts(e).into_iter().map(nesting).max().unwrap_or(0) };
+    // What it loops over and what becomes of it lie beside it, as in `data.l.map(…).filter(…)`.
+    let beside = nesting(&turns.iter_range).max(nesting(&turns.result));
+    beside.max(1 + nesting(&turns.loop_cond).max(nesting(&turns.loop_step)))
+}
+
+fn parts(e: &Expression) -> Vec<&Expression> {
+    match &e.expr {
+        Expr::Call(call) => call.args.iter().chain(call.target.as_deref()).collect(),
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Select(select) => vec![&select.operand],
+        Expr::Map(map) => {
+            let of_entry = map.entries.iter().flat_map(|entry| match &entry.expr {
+                EntryExpr::StructField(field) => vec![&field.value],
+                EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+            });
+            of_entry.collect()
+        }
+        Expr::Comprehension(c) => vec![&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result],
+        Expr::Struct(_) | Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
     }
 }
 

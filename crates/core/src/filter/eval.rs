@@ -17,47 +17,67 @@ use cel::{Context, Env, ExecutionError};
 use serde_json::Value;
 
 use super::budget::{Budget, STEP, STEPS_MAX, TIME_MAX};
+use super::weight::{self, BUDGET, BYTES_MAX};
 use super::{FilterFault, Verdict};
 use crate::scope::{Fact, Scope};
 
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib()));
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    // Without them whatever grows is an error: no names of theirs are taken, so they are there.
+    weight::add(&mut env);
+    Arc::new(env)
+});
 static YES: LazyLock<CelBool> = LazyLock::new(|| CelBool::from(true));
 
 /// A pattern that takes longer than this to compile once is refused.
 const PATTERN_TIME_MAX: Duration = Duration::from_millis(50);
 
 /// Evaluates `expression` over `scope` to a yes or no.
-pub(super) fn verdict(expression: &Expression, scope: &Scope<'_>) -> Verdict {
+pub(super) fn verdict(expression: &Expression, scope: &Scope<'_>, budget: &Budget) -> Verdict {
     let read = |value: &dyn Val| match value.downcast_ref::<CelBool>() {
         Some(yes) if *yes.inner() => Verdict::Pass,
         Some(_) => Verdict::Reject,
         None => Verdict::Error(format!("the filter gives a {}, not true or false", value.get_type().name())),
     };
-    resolve(expression, scope, read).unwrap_or_else(Verdict::Error)
+    resolve(expression, scope, budget, read).unwrap_or_else(Verdict::Error)
 }
 
-/// Evaluates `expression` over `scope` to a text.
-pub(super) fn text(expression: &Expression, scope: &Scope<'_>) -> Result<String, String> {
-    let read = |value: &dyn Val| match value.downcast_ref::<CelString>() {
-        Some(text) => Ok(text.inner().to_string()),
-        None => Err(format!("the expression gives a {}, not a text: use `string(…)`", value.get_type().name())),
+/// Evaluates `expression` over `scope` to a text. A whole number is its decimal digits: most ids in JSON are numbers.
+pub(super) fn text(expression: &Expression, scope: &Scope<'_>, budget: &Budget) -> Result<String, String> {
+    let read = |value: &dyn Val| {
+        let text = value.downcast_ref::<CelString>().map(|text| text.inner().to_owned());
+        let int = || value.downcast_ref::<CelInt>().map(|int| int.inner().to_string());
+        let uint = || value.downcast_ref::<CelUInt>().map(|uint| uint.inner().to_string());
+        text.or_else(int).or_else(uint).ok_or_else(|| {
+            let kind = value.get_type().name();
+            format!("the expression gives a {kind}, neither a text nor a whole number: use `string(…)`")
+        })
     };
-    resolve(expression, scope, read).and_then(|text| text)
+    resolve(expression, scope, budget, read).and_then(|text| text)
 }
 
-fn resolve<R>(expression: &Expression, scope: &Scope<'_>, read: impl FnOnce(&dyn Val) -> R) -> Result<R, String> {
-    let names = Names { scope, budget: Budget::new(), data: OnceLock::new(), others: Default::default() };
+fn resolve<R>(
+    expression: &Expression,
+    scope: &Scope<'_>,
+    budget: &Budget,
+    read: impl FnOnce(&dyn Val) -> R,
+) -> Result<R, String> {
+    let names = Names { scope, budget, data: OnceLock::new(), others: Default::default() };
     let mut context = Context::with_env(Arc::clone(&ENV));
     context.set_variable_resolver(&names);
     match &cel::Value::resolve_val(expression, &context) {
         Ok(value) => Ok(read(value.as_ref())),
-        Err(error) => Err(said(error, &names.budget)),
+        Err(error) => Err(said(error, budget)),
     }
 }
 
 /// An error without any value of the event in it.
 fn said(error: &ExecutionError, budget: &Budget) -> String {
     match error {
+        _ if budget.bytes_left() == 0 => {
+            let mib = BYTES_MAX >> 20;
+            format!("the filter makes more than {mib} MiB of texts and lists of this event: read and add less of it")
+        }
         ExecutionError::UndeclaredReference(name) if name.starts_with(STEP) || budget.is_spent() => {
             let secs = TIME_MAX.as_secs();
             format!("the filter's loops took more than {STEPS_MAX} steps or {secs} s on this event: loop over less")
@@ -172,9 +192,9 @@ fn probe_pattern(pattern: &Expression) -> Result<(), FilterFault> {
 /// Answers the names of an expression from the event.
 struct Names<'a> {
     scope: &'a Scope<'a>,
-    budget: Budget,
-    /// All of `data`, made when a list or object of it is first asked for.
-    data: OnceLock<Box<dyn Val + 'a>>,
+    budget: &'a Budget,
+    /// All of `data`, made when a list or object of it is first asked for; none if it weighs too much.
+    data: OnceLock<Option<Box<dyn Val + 'a>>>,
     /// `event`, `headers` and `query` as maps, for dynamic and quoted names.
     others: [OnceLock<Box<dyn Val + 'a>>; 3],
 }
@@ -185,7 +205,8 @@ impl VariableResolver for Names<'_> {
         match (root, rest) {
             ("event", Some(name)) => self.scope.event.get(name).map(fact),
             ("data", Some(path)) => self.at(path),
-            ("data", None) => Some(CowVal::Borrowed(self.data())),
+            ("data", None) => self.data().map(CowVal::Borrowed),
+            (BUDGET, None) => Some(CowVal::Borrowed(self.budget)),
             ("event", None) => Some(self.other(0, || {
                 let known = crate::scope::EventFacts::NAMES.into_iter();
                 map(known.filter_map(|name| Some((name, fact(self.scope.event.get(name)?).into_owned()))))
@@ -199,8 +220,9 @@ impl VariableResolver for Names<'_> {
 }
 
 impl<'a> Names<'a> {
-    fn data(&self) -> &(dyn Val + 'a) {
-        &**self.data.get_or_init(|| converted(self.scope.data))
+    fn data(&self) -> Option<&(dyn Val + 'a)> {
+        let made = || weight::pay_for_json(self.budget, self.scope.data).map(|()| converted(self.scope.data));
+        self.data.get_or_init(made).as_deref()
     }
 
     fn other<'b>(&'b self, which: usize, make: impl FnOnce() -> Box<dyn Val + 'a>) -> CowVal<'b, 'b> {
@@ -214,7 +236,7 @@ impl<'a> Names<'a> {
         if !matches!(found, Value::Array(_) | Value::Object(_)) {
             return Some(CowVal::Owned(converted(found)));
         }
-        let mut at: &'b (dyn Val + 'b) = self.data();
+        let mut at: &'b (dyn Val + 'b) = self.data()?;
         for name in path.split('.') {
             let CowVal::Borrowed(next) = at.as_indexer()?.get(&CelString::from(name)).ok()? else { return None };
             at = next;

@@ -12,11 +12,12 @@
 //! * compiled on a thread with a 64 MiB stack, panics caught ([`crate::guard`]);
 //! * every turn of a loop macro (`all`, `exists`, `map` …) pays from a budget of steps and looks at a deadline
 //!   ([`budget`]): an evaluation stops itself, inside the loop, and there is no thread to abandon;
+//! * whatever builds or copies texts, lists and maps pays by length from a budget of bytes ([`weight`]);
 //! * the pattern of `matches` must be a literal of at most 256 characters that compiles quickly;
 //! * panics while evaluating are caught and are errors.
 //!
-//! What is left: one single operation on one large value (`data.text.matches(…)`, `data.a + data.b`, `x in data.list`)
-//! is not interrupted; it is linear in the body, whose size the source caps.
+//! What is left: one single operation on one large value (`data.text.matches(…)`, `x in data.list`) is not interrupted;
+//! it is linear in the body, whose size the source caps.
 
 mod budget;
 mod check;
@@ -25,11 +26,13 @@ mod kind;
 mod said;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use budget::Budget;
 use kind::Kind;
 
 use crate::guard;
@@ -48,6 +51,8 @@ struct Compiled {
     expression: cel::parser::Expression,
     paths: Paths,
     stack: Stack,
+    /// How deep its loops lie within each other.
+    nesting: u64,
 }
 
 /// Where an expression is evaluated: the interpreter's stack grows with the depth of the tree (35 KiB a step in a debug
@@ -126,15 +131,24 @@ impl Filter {
     /// Evaluates. Plain comparisons take about a microsecond; loops usually less than a tenth of a second and at most
     /// about one; a deeply nested expression (over 20 operators within each other) starts a thread.
     pub fn eval(&self, scope: &Scope<'_>) -> Verdict {
-        self.guarded(|expression| eval::verdict(expression, scope)).unwrap_or_else(Verdict::Error)
+        self.eval_within(scope, &self.budget())
     }
 
-    /// Evaluates an expression that gives a text, such as a dedup key.
+    fn eval_within(&self, scope: &Scope<'_>, budget: &Budget) -> Verdict {
+        self.guarded(|expression| eval::verdict(expression, scope, budget)).unwrap_or_else(Verdict::Error)
+    }
+
+    fn budget(&self) -> Budget {
+        Budget::new(self.0.nesting)
+    }
+
+    /// Evaluates an expression that gives a text, such as a dedup key; a whole number gives its decimal digits.
     ///
     /// # Errors
     /// A sentence for the operator, without values of the event.
     pub fn eval_text(&self, scope: &Scope<'_>) -> Result<String, String> {
-        self.guarded(|expression| eval::text(expression, scope)).and_then(|text| text)
+        let budget = self.budget();
+        self.guarded(|expression| eval::text(expression, scope, &budget)).and_then(|text| text)
     }
 
     /// A panic in the interpreter must not take the door down, and must not pass.
@@ -171,6 +185,7 @@ impl Wanted {
             (Self::Truth, Kind::Text | Kind::Other(_) | Kind::NoTruth) => {
                 ("true or false", "compare it with something, as in `… == 1`")
             }
+            // Also of numbers: what is worked out is no id, and may not be whole.
             (Self::Text, Kind::Truth | Kind::Other(_)) => ("a text", "name what is to be the text, or use `string(…)`"),
             _ => return Ok(()),
         };
@@ -184,8 +199,9 @@ fn compile(source: String, wanted: Wanted) -> Result<Compiled, FilterFault> {
     let paths = check::expression(&program, &source)?;
     wanted.check(program.expression())?;
     let mut expression = program.expression().clone();
+    let nesting = check::nesting(&expression);
     budget::install(&mut expression);
     eval::probe_patterns(&expression)?;
     let stack = if check::depth(&expression) > CALLERS_DEPTH_MAX { Stack::Large } else { Stack::Callers };
-    Ok(Compiled { source, expression, paths, stack })
+    Ok(Compiled { source, expression, paths, stack, nesting })
 }

@@ -149,6 +149,27 @@ fn an_expression_that_can_never_say_what_it_is_asked_is_refused_and_no_other() {
 }
 
 #[test]
+fn a_text_may_be_a_whole_number_and_nothing_else() {
+    let data = json!({"s": "7", "i": 7, "n": -7, "u": u64::MAX, "f": 7.0, "t": true, "none": null, "l": [7]});
+    let said = |source: &str| {
+        Filter::compile_text(source).unwrap().eval_text(&Scope {
+            event: facts(),
+            data: &data,
+            headers: &[],
+            query: &[],
+        })
+    };
+    for (source, text) in
+        [("data.s", "7"), ("data.i", "7"), ("data.n", "-7"), ("data.u", "18446744073709551615"), ("data.l[0]", "7")]
+    {
+        assert_eq!(said(source).as_deref(), Ok(text), "{source}");
+    }
+    for source in ["data.f", "data.t", "data.none", "data.l"] {
+        assert!(said(source).unwrap_err().contains("neither a text nor a whole number"), "{source}");
+    }
+}
+
+#[test]
 fn a_body_that_is_no_object_is_told_as_one_without_the_field() {
     for data in [json!(null), json!(1), json!("x")] {
         let Verdict::Error(said) = eval("data.action == 'x'", &data) else { panic!("{data}") };
@@ -203,7 +224,6 @@ fn a_loop_that_costs_too_much_stops_itself() {
         "data.l.all(a, data.l.all(b, a + b >= 0))",
         "data.l.exists_one(a, data.l.exists_one(b, b == -1))",
         "data.l.filter(a, data.l.filter(b, b == a).size() == 7).size() == 1",
-        "data.l.map(a, data.l.map(b, data.l + data.l)).size() > 0",
         "data.l.exists(a, data.l.exists(b, a in data.b))",
     ] {
         let Verdict::Error(text) = eval(source, &data) else { panic!("{source} ended") };
@@ -211,6 +231,76 @@ fn a_loop_that_costs_too_much_stops_itself() {
     }
     assert_eq!(eval("data.l.exists(a, a == 2999) && data.l.all(a, a < 3000)", &data), Verdict::Pass);
     assert_eq!(eval("data.l.map(a, a * 2).filter(a, a > 10).size() == 2994", &data), Verdict::Pass);
+}
+
+/// What `source` made of `data`, in bytes, and what it said.
+fn weighed(source: &str, data: &Value) -> (u64, Verdict) {
+    let filter = Filter::compile(source).unwrap_or_else(|e| panic!("{source}: {e}"));
+    let (before, budget) = (filter.budget().bytes_left(), filter.budget());
+    let verdict = filter.eval_within(&Scope { event: facts(), data, headers: &[], query: &[] }, &budget);
+    (before - budget.bytes_left(), verdict)
+}
+
+#[test]
+fn what_grows_pays_for_its_bytes_and_too_much_of_it_ends_the_evaluation() {
+    let text = "a".repeat(300_000);
+    let list: Vec<u32> = (0..60_000).collect();
+    let data = json!({"t": text, "l": list, "deep": [[list]], "o": {"k": text}});
+    let many = |part: &str| vec![part; 500].join(",");
+    for source in [
+        // The first is an attacker's: 2 GB within the second that a loop has.
+        "data.l.map(x, data.t + data.t).size() > 0",
+        "data.l.exists(x, (data.t + data.t).size() == 1)",
+        "data.l.all(x, bytes(data.t).size() > 1)",
+        "data.l.all(x, string(bytes(data.t)).size() > 1)",
+        "data.l.filter(x, (bytes(data.t) + bytes(data.t)).size() > 0).size() > 0",
+        "data.l.map(x, data.l).size() > 0",
+        "data.l.map(x, data.l + data.l).size() > 0",
+        "data.l.map(x, {'a': data.l}).size() > 0",
+        "data.l.map(x, {data.t + 'a': 1}).size() > 0",
+        "data.l.map(x, [x, [data.o, data.l]]).size() > 0",
+        "data.l.map(x, x > 1, data.t + 'a').size() > 0",
+        "data.l.all(x, dyn(data.l).size() > 1)",
+        &format!("[{}].size() > 0", many("data.l")),
+        &format!("{{'a': [{}]}}.size() > 0", many("data.l")),
+    ] {
+        let (bytes, Verdict::Error(said)) = weighed(source, &data) else { panic!("{source} ended") };
+        assert!(said.contains("64 MiB") && bytes == weight::BYTES_MAX, "{source}: {bytes}: {said}");
+    }
+    // Loops within loops hold copies of what they are at.
+    let (bytes, said) = weighed("data.deep.all(a, a.all(b, b.all(c, data.l.all(d, [b, b].size() == 2))))", &data);
+    assert!(matches!(said, Verdict::Error(_)) && bytes == weight::BYTES_MAX / 4, "{bytes}: {said:?}");
+}
+
+#[test]
+fn what_is_only_looked_at_pays_little() {
+    let files: Vec<_> = (0..300).map(|n| json!({"name": format!("src/{n}.rs"), "patch": "x".repeat(3000)})).collect();
+    let data = json!({"t": "a".repeat(1_000_000), "files": files, "dirs": ["src", "docs"]});
+    for (source, most) in [
+        ("data.t.size() == 1000000 && data.t.contains('a') && data.t.startsWith('aa')", 0),
+        ("data.dirs == ['src', 'docs'] && 'src' in data.dirs", 500_000),
+        ("data.files.exists(f, f.name == 'src/299.rs' && f.patch.contains('x'))", 500_000),
+        ("data.files.filter(f, f.name.endsWith('.rs')).size() == 300", 1_000_000),
+        ("data.files.all(f, data.dirs.exists(d, f.name.startsWith(d + '/')))", 1_000_000),
+        ("data.files.map(f, f.name + '!').size() == 300 && data.files[0].name + 'x' == 'src/0.rsx'", 1_000_000),
+        ("['a', 'b'] + ['c'] == ['a', 'b', 'c'] && b'a' + b'b' == b'ab' && 1 + 2 == 3 && 1.5 + 1.0 == 2.5", 10_000),
+        ("timestamp(event.time) + duration('1s') > timestamp(event.time)", 1000),
+    ] {
+        let (bytes, verdict) = weighed(source, &data);
+        assert_eq!(verdict, Verdict::Pass, "{source}");
+        assert!(bytes <= most, "{source}: {bytes}");
+    }
+    for source in ["data.t + 1 == ''", "data.dirs + data.t == []", "1 + data.dirs == 1", "data.t + b'a' == ''"] {
+        assert!(matches!(weighed(source, &data).1, Verdict::Error(_)), "{source}");
+    }
+}
+
+#[test]
+fn a_part_of_an_event_that_is_too_large_to_loop_over_is_an_error_before_it_is_turned() {
+    let data = json!({"l": vec![json!({}); 1_500_000], "a": 1});
+    let (bytes, said) = weighed("data.l.exists(x, true)", &data);
+    assert!(matches!(said, Verdict::Error(said) if said.contains("64 MiB")) && bytes == weight::BYTES_MAX);
+    assert_eq!(weighed("data.a == 1", &data).1, Verdict::Pass);
 }
 
 #[test]

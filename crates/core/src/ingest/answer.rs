@@ -68,6 +68,8 @@ pub enum No {
     TooLarge,
     /// The media type or content coding is not taken: 415.
     MediaType,
+    /// A transfer coding other than chunked: 501 (RFC 9112, section 6.1).
+    TransferCoding,
     /// Signature or credential: 401.
     NotVerified,
     /// Address: 403.
@@ -97,6 +99,7 @@ impl No {
             Self::Method => 405,
             Self::TooLarge => 413,
             Self::MediaType => 415,
+            Self::TransferCoding => 501,
             Self::Limited(_) | Self::Full(_) => 429,
             Self::Loop => 508,
             Self::Unavailable(_) => 503,
@@ -114,7 +117,7 @@ impl No {
     /// The decision it makes.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Unreadable | Self::TooLarge | Self::MediaType => Kind::Unreadable,
+            Self::Unreadable | Self::TooLarge | Self::MediaType | Self::TransferCoding => Kind::Unreadable,
             Self::NotVerified | Self::AddressNotAllowed | Self::NotFound | Self::Method | Self::Loop => Kind::Rejected,
             Self::Limited(_) | Self::Full(_) => Kind::Limited,
             Self::Unavailable(_) => Kind::Unavailable,
@@ -124,11 +127,12 @@ impl No {
     /// What the sender is told where the cause must not be: one text for all causes of the same status.
     pub fn told(self) -> &'static str {
         match self {
-            Self::Unreadable => "the body cannot be read; do not send it again as it is",
+            Self::Unreadable => "the request cannot be read; do not send it again as it is",
             Self::TooLarge => "the body is too large; do not send it again as it is",
             Self::MediaType => {
                 "this media type or content encoding is not taken; send uncompressed JSON, a form or text"
             }
+            Self::TransferCoding => "this transfer coding is not taken; send plain chunks or a length",
             Self::NotVerified => "the request could not be verified",
             Self::AddressNotAllowed => "this address may not send here",
             Self::NotFound => "there is nothing here",
@@ -146,6 +150,7 @@ impl No {
             Self::Unreadable => "unreadable",
             Self::TooLarge => "too_large",
             Self::MediaType => "unsupported_media_type",
+            Self::TransferCoding => "unsupported_transfer_coding",
             Self::NotVerified => "not_verified",
             Self::AddressNotAllowed => "address_not_allowed",
             Self::NotFound => "not_found",

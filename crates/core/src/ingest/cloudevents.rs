@@ -14,7 +14,7 @@ use http::{HeaderMap, header};
 
 use crate::Timestamp;
 use crate::payload::{Body, PayloadKind, PayloadRule, Unreadable};
-use crate::provider::{LABEL_BYTES_MAX, Labels, is_secret_name};
+use crate::provider::{LABEL_BYTES_MAX, Labels, is_readable, is_secret_name};
 
 /// The most attributes of one event. The specification has nine; extensions come on top.
 const ATTRIBUTES_MAX: usize = 64;
@@ -205,7 +205,7 @@ fn event(
     };
     let labels = Labels {
         // A source holds no space, so no two pairs give one text. What is too long is known by its digest, as ever.
-        id: Some(whole_or_digest(format!("{source} {id}"))),
+        id: Some(format!("{source} {id}")).filter(|id| is_readable(id)).map(whole_or_digest),
         id_signed: true,
         event_type: Some(short(event_type)),
         subject: attributes.get("subject").map(|s| short(s)),

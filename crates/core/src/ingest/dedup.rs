@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::event::{Dedup, Fingerprint, KeyKind, OnDuplicateFailed};
 use crate::ids::Name;
+use crate::provider::is_readable;
 
 /// What is known about an event's identity.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +52,8 @@ pub(super) enum Rule<'a> {
 /// The fingerprints to look for and to keep.
 pub(super) fn fingerprints(who: Identity<'_>, rule: Rule<'_>, on_failed: OnDuplicateFailed) -> Dedup {
     let of = |kind, key: &[u8]| Fingerprint::of(who.source, kind, key);
-    let by_id = who.id.map(|id| of(KeyKind::Id, id.as_bytes()));
+    // What could not be read whole names nothing: two different ones would be one.
+    let by_id = who.id.filter(|id| is_readable(id)).map(|id| of(KeyKind::Id, id.as_bytes()));
     let is_signed = who.vouched != Vouched::Nothing;
     // Beside every key, one from a signed id too: under another content type, which nobody signs, the same body gives
     // another id or none, and an expression another text. Only the digest is the same in every reading.
@@ -59,13 +61,16 @@ pub(super) fn fingerprints(who: Identity<'_>, rule: Rule<'_>, on_failed: OnDupli
     let replay = window.map(|w| (of(KeyKind::Digest, blake3::hash(who.replayed).as_bytes()), w));
     // A type in an unsigned header is as easily changed as an id; one that is signed is in what the digest is taken of.
     let event_type = if is_signed { "" } else { who.event_type };
-    let by_request = || who.idempotency_key.filter(|_| !is_signed).map(|k| of(KeyKind::Idempotency, k.as_bytes()));
+    let by_request = || {
+        let key = who.idempotency_key.filter(|key| !is_signed && is_readable(key));
+        key.map(|key| of(KeyKind::Idempotency, key.as_bytes()))
+    };
     let key = match rule {
         Rule::Off => return Dedup { key: None, replay: None, on_failed },
         Rule::Id => by_id,
         Rule::Body => Some(of(KeyKind::TypeAndBody, &digest(event_type, who.body))),
-        Rule::Key(text) => Some(of(KeyKind::Expression, text.as_bytes())),
-        Rule::Auto => by_id.or_else(by_request),
+        Rule::Key(text) if is_readable(text) => Some(of(KeyKind::Expression, text.as_bytes())),
+        Rule::Auto | Rule::Key(_) => by_id.or_else(by_request),
     };
     Dedup { key, replay, on_failed }
 }
@@ -160,6 +165,24 @@ mod tests {
         assert!(keyed.key.is_some() && keyed.replay.is_none());
         let with_id = auto(Identity { idempotency_key: Some("k"), ..who(Some("1"), Vouched::Nothing, &s) });
         assert_eq!(with_id.key, auto(who(Some("1"), Vouched::Nothing, &s)).key);
+    }
+
+    #[test]
+    fn what_could_not_be_read_whole_names_no_event() {
+        let s = Name::new("s").unwrap();
+        for vouched in [Vouched::Id, Vouched::Body, Vouched::Nothing] {
+            let without = Identity { idempotency_key: Some("k"), ..who(None, vouched, &s) };
+            let unread = Identity { id: Some("caf\u{fffd}-1"), ..without };
+            assert_eq!(auto(unread), auto(without), "{vouched:?}: as if there were none");
+            let by_expression = fingerprints(without, Rule::Key("caf\u{fffd}"), OnDuplicateFailed::Answer);
+            assert_eq!(by_expression, auto(without), "{vouched:?}: as if it had failed");
+        }
+        let keyed = Identity { idempotency_key: Some("\u{fffd}"), ..who(None, Vouched::Nothing, &s) };
+        assert_eq!(auto(keyed).key, None);
+        assert_eq!(
+            fingerprints(who(Some("\u{fffd}"), Vouched::Nothing, &s), Rule::Id, OnDuplicateFailed::Answer).key,
+            None
+        );
     }
 
     #[test]

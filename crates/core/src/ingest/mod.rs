@@ -264,6 +264,10 @@ async fn decide(
         let arrival = route::Arrival { labels, facts, as_sent, whole, body, view, vouched, remote: ring.remote };
         events.push(route::event(house, source, arrival, of_element.as_deref().or(idempotency_key)));
     }
+    if events.is_empty() {
+        nothing_in_it(house, source, ring.remote, std::mem::take(checks)).await;
+        return Ok(Answer::Taken(Vec::new()));
+    }
     let taken = commit(house, source, events).await;
     taken.map(Answer::Taken).inspect_err(|early| checks.push(not_stored(early)))
 }
@@ -275,6 +279,25 @@ fn not_stored(early: &Early) -> Check {
         _ => "a store that can write",
     };
     Check::failed("store", wanted, early.reason.clone())
+}
+
+/// A batch of nothing makes no event that would be its decision.
+async fn nothing_in_it(house: &House, source: &Source, remote: Option<IpAddr>, checks: Vec<Check>) {
+    let kind = Kind::Ignored;
+    metrics::counter!("doorbell_acks_total", "source" => source.name.to_string(), "kind" => kind.as_str()).increment(1);
+    let decision = NewDecision {
+        at: house.clock.now(),
+        source: Some(source.name.clone()),
+        kind,
+        code: "empty_batch".into(),
+        reason: "the request was a batch, and there was no event in it".into(),
+        checks,
+        event: None,
+        remote,
+    };
+    if let Err(error) = house.store.record(decision).await {
+        tracing::warn!(%error, "a decision could not be recorded");
+    }
 }
 
 /// What becomes of a request that did not pass the check. Some senders ask, or hand over their secret, before they have

@@ -10,7 +10,7 @@ use super::cloudevents::{self, Event, Wrong};
 use super::{Early, No, Ring};
 use crate::decision::Check;
 use crate::payload::{Body, Format, PayloadKind, PayloadRule, Unreadable};
-use crate::provider::{CloudEvents, Confidence, Labels, Piece, Place, Request, Template, Verifier};
+use crate::provider::{CloudEvents, Confidence, Labels, Piece, Place, Request, Template, Verifier, is_readable};
 use crate::source::{DedupRule, Source, Webhook};
 
 /// A request that was read.
@@ -209,8 +209,10 @@ fn beside(source: &Source, (webhook, verifier): (&Webhook, &Verifier), request: 
         // What is signed in lower case may come in any.
         let is_lowered = signed.templates.iter().any(|t| t.has(&Piece::Lower(place.clone())));
         let text = if is_lowered { text.to_lowercase().into() } else { text };
-        whole.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        whole.extend_from_slice(text.as_bytes());
+        // What could not be read whole would look like another that could not.
+        let came = if is_readable(&text) { text.as_bytes() } else { place.raw(request) };
+        whole.extend_from_slice(&(came.len() as u64).to_le_bytes());
+        whole.extend_from_slice(came);
     }
     if whole.is_empty() {
         return content;

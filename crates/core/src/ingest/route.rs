@@ -18,7 +18,7 @@ use crate::house::{House, Turn};
 use crate::lane::{LaneId, LaneOf};
 use crate::loop_guard;
 use crate::payload::Body;
-use crate::provider::Labels;
+use crate::provider::{self, Labels};
 use crate::run::NewRun;
 use crate::scope::{EventFacts, Scope};
 use crate::source::{DedupRule, Source};
@@ -99,7 +99,7 @@ pub(super) fn event(house: &House, source: &Source, arrival: Arrival, idempotenc
         let title = title(&event_type, labels.subject.as_deref(), source);
         let wanted = triggers(house, source, &scope, now, &title);
         let dedup_key = match &source.dedup {
-            DedupRule::Expression(filter) => Some(filter.eval_text(&scope)),
+            DedupRule::Expression(filter) => Some(filter.eval_text(&scope).and_then(readable)),
             _ => None,
         };
         (wanted, dedup_key)
@@ -143,6 +143,12 @@ pub(super) fn event(house: &House, source: &Source, arrival: Arrival, idempotenc
         body: body.raw().clone(),
         runs,
     }
+}
+
+fn readable(key: String) -> Result<String, String> {
+    let unread =
+        || "its text holds U+FFFD, where something could not be read: two events would look like one".to_owned();
+    provider::is_readable(&key).then_some(key).ok_or_else(unread)
 }
 
 /// What the triggers said.

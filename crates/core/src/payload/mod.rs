@@ -8,7 +8,7 @@
 //! The rules of a reading, the same everywhere:
 //! * of a repeated object key the last one counts;
 //! * a lone UTF-16 surrogate (`\ud800`) reads as U+FFFD;
-//! * a number outside the range of a double, a depth over 128 and text that is not UTF-8 are unreadable;
+//! * a number outside the range of a double, a depth of 128 and more, and text that is not UTF-8 are unreadable;
 //! * a leading byte order mark is skipped; zero bytes are [`Format::Empty`] whatever the content type says.
 //!
 //! Whole numbers beyond 64 bits become the nearest double in filters and templates; the agent gets them digit for digit,

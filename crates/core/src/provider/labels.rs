@@ -2,7 +2,8 @@
 //! once a request is verified (for a batch once per event); the labels become the event's attributes.
 //!
 //! Labels come from outside, so they are short and hold no control characters. An id that had to be changed for that is
-//! replaced by its digest: two different ids must never become one.
+//! replaced by its digest: two different ids must never become one. For the same reason an id in which something could
+//! not be read is none ([`is_readable`]).
 
 use serde_json::Value;
 
@@ -44,7 +45,7 @@ impl Preset {
         let short = |templates: &[Template]| first(templates).map(|t| clean(&t)).filter(|t| !t.is_empty());
         let id = self.event.id.iter().find_map(|t| {
             let text = t.text(request, view, |value, text| text.push_str(value))?;
-            Some((unique(text), self.signs(t)))
+            is_readable(&text).then(|| (unique(text), self.signs(t)))
         });
         let (id, id_signed) = id.map_or((None, false), |(id, signed)| (Some(id), signed));
         Labels {
@@ -71,6 +72,12 @@ impl Preset {
             _ => false,
         })
     }
+}
+
+/// Whether all of a text could be read. Bytes that are no UTF-8 and lone surrogates are U+FFFD in what we read, all of
+/// them: `caf\xe9` and `caf\xe8` look alike, so such a text names nothing.
+pub(crate) fn is_readable(text: &str) -> bool {
+    !text.contains(char::REPLACEMENT_CHARACTER)
 }
 
 fn clean(text: &str) -> String {

@@ -63,6 +63,7 @@ pub use keep::KeptHeaders;
 pub(crate) use keep::is_secret_name;
 pub use key_form::KeyForm;
 pub use keys::{BadSecret, SECRET_BYTES_MIN};
+pub(crate) use labels::is_readable;
 pub use labels::{LABEL_BYTES_MAX, Labels};
 pub use pairing::{Offer, PAIRING_MAX, Pairing, PairingState};
 pub use parse::Within;

@@ -97,6 +97,16 @@ impl Place {
         (!text.is_empty()).then_some(text)
     }
 
+    /// The bytes in which the value stands, as they came: the header's, or for the others all that they are read from.
+    pub(crate) fn raw<'r>(&self, request: &Request<'r>) -> &'r [u8] {
+        match self {
+            Self::Header(name) => request.headers.get(name).map_or(&[], |value| value.as_bytes()),
+            Self::Query(_) => request.query.as_bytes(),
+            Self::Path => request.path.as_bytes(),
+            Self::Form(_) | Self::Body(_) => request.body,
+        }
+    }
+
     /// The path, if this place is in the JSON body.
     pub fn body_path(&self) -> Option<&[String]> {
         match self {

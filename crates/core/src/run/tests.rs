@@ -68,9 +68,22 @@ fn a_snooze_consumes_no_attempt_and_is_not_limited_by_them() {
 }
 
 #[test]
-fn max_age_ends_a_run_that_would_come_back_too_late() {
-    let snooze = Outcome::Snoozed { after: Duration::from_secs(7200), why: "later".into(), usage: Usage::default() };
-    assert_eq!(decided(attempt(1), snooze).to, State::Failed);
+fn no_pause_makes_a_run_too_old_and_behind_its_max_age_there_is_none() {
+    let long = Duration::from_secs(7200);
+    let snooze = Outcome::Snoozed { after: long, why: "later".into(), usage: Usage::default() };
+    let failure = Outcome::Failed(Failure { retry: true, retry_after: Some(long), ..Failure::default() });
+    let oldest = NOW + policy().max_age;
+    for pause in [snooze, failure] {
+        let fresh = decided(attempt(1), pause.clone());
+        assert_eq!(
+            (fresh.to, fresh.due_at),
+            (State::Queued, oldest),
+            "one attempt more, when it is as old as it may get"
+        );
+        let again = decide(attempt(1), pause, &policy(), &Clock::by_hand(fresh.due_at));
+        assert_eq!(again.to, State::Failed, "which is the last");
+        assert!(again.error.unwrap().ends_with("(and it is older than its max_age of 3600s)"));
+    }
 }
 
 #[test]
@@ -125,6 +138,7 @@ proptest! {
         prop_assert!(!t.to.is_final() || t.lane == LaneEffect::Release);
         prop_assert!(t.due_at >= NOW);
         if t.to == State::Queued {
+            prop_assert!(NOW < standing.created_at + policy.max_age, "or it would never end");
             prop_assert!(t.due_at <= standing.created_at + policy.max_age);
             prop_assert!(t.counts == Counts::No || n <= max);
         }

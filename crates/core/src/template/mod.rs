@@ -10,8 +10,9 @@
 //!
 //! Bounds: the source's length, the steps (fuel), the length of what comes out, no multiplication (`'x' * data.n` would
 //! let an event choose how much memory we take), no macros, captured blocks or namespaces to grow a text in, and no
-//! filter that pads, indents or formats to a width; what `join` and `replace` make is counted (`growth`). Not bounded: a
-//! chain of `set`s that each double the last, step by step in the source; the operator wrote it.
+//! filter that pads, indents or formats to a width; what filters make is counted (`growth`). A loop holds one turn's
+//! values at a time. Not bounded: a chain of `set`s that each double the last, step by step in the source; the operator
+//! wrote it.
 
 mod growth;
 mod names;

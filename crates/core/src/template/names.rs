@@ -1,6 +1,8 @@
 //! The filters and tests that templates have, by name: minijinja looks a name up only when it comes to it, and an event is too
 //! late to hear of a slip. Used by `environment`, and by `scan` to tell of others.
 
+use std::borrow::Cow;
+
 use minijinja::{Environment, Value, filters, tests};
 
 use super::{Trusted, growth, tojson, truncate};
@@ -22,24 +24,24 @@ macro_rules! names {
 
 names! {
     filters:
-    "upper" => filters::upper,
-    "lower" => filters::lower,
-    "title" => filters::title,
-    "capitalize" => filters::capitalize,
-    "trim" => filters::trim,
+    "upper" => |text: Cow<'_, str>| growth::made(text.to_uppercase()),
+    "lower" => |text: Cow<'_, str>| growth::made(text.to_lowercase()),
+    "title" => |text: Cow<'_, str>| growth::made(filters::title(text)),
+    "capitalize" => growth::capitalize,
+    "trim" => growth::trim,
     "replace" => growth::replace,
-    "split" => filters::split,
-    "lines" => filters::lines,
-    "string" => filters::string,
-    "urlencode" => filters::urlencode,
+    "split" => growth::split,
+    "lines" => growth::lines,
+    "string" => growth::string,
+    "urlencode" => |value: &Value| filters::urlencode(value).and_then(growth::made),
     "default" => filters::default,
     "int" => filters::int,
     "float" => filters::float,
     "round" => filters::round,
     "abs" => filters::abs,
-    "tojson" => tojson,
-    "truncate" => truncate,
-    "unfenced" => |text: String| Value::from_object(Trusted(text)),
+    "tojson" => |value: &Value| tojson(value).and_then(growth::made),
+    "truncate" => |text: &str, length: usize| growth::made(truncate(text, length)),
+    "unfenced" => |text: String| growth::made(text).map(|text| Value::from_object(Trusted(text))),
     "length" => filters::length,
     "count" => filters::length,
     "join" => growth::join,
@@ -47,7 +49,7 @@ names! {
     "last" => filters::last,
     "sort" => filters::sort,
     "unique" => filters::unique,
-    "reverse" => filters::reverse,
+    "reverse" => growth::reverse,
     "list" => filters::list,
     "items" => filters::items,
     "dictsort" => filters::dictsort,
@@ -58,7 +60,7 @@ names! {
     "rejectattr" => filters::rejectattr,
     "min" => filters::min,
     "max" => filters::max,
-    "sum" => filters::sum,
+    "sum" => growth::sum,
     tests:
     "defined" => tests::is_defined,
     "undefined" => tests::is_undefined,

@@ -279,10 +279,43 @@ fn no_event_makes_a_filter_take_the_machines_memory() {
         "{{ data.t | replace('a', data.x) }}",
         "{{ data.l | join(data.x) | truncate(50) }}",
         "{{ data.l | map('replace', '', data.x) | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('upper') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('split', '') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('reverse') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('trim') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('capitalize') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('truncate', 299999) | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('tojson') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | map('unfenced') | list | length }}",
+        "{{ data.l | map('default', data.x, true) | sum(start='') | length }}",
     ] {
         let template = Template::compile(source).unwrap();
         let fence = Fence::new(1);
         let said = template.render_prompt(&scope(&data, &[]), &fence, "");
         assert!(said.is_err(), "{source}");
+    }
+}
+
+#[test]
+fn a_loop_of_a_template_holds_one_turn_at_a_time() {
+    let data = json!({"t": "a".repeat(300), "l": (0..50).collect::<Vec<u32>>()});
+    let last = |source: &str| key(source, &data).unwrap().rsplit(',').nth(1).unwrap().to_owned();
+    let doubles = "{% set s = 'a' %}{% for i in data.l %}{% set s = s ~ s %}{{ s | length }},{% endfor %}";
+    assert_eq!(last(doubles), "2", "what a turn sets ends with it");
+    assert_eq!(last("{% for i in data.l %}{% set s = data.t ~ data.t %}{{ s | length }},{% endfor %}"), "600");
+}
+
+#[test]
+fn the_filters_that_are_counted_do_what_they_did() {
+    let data = json!({"t": " aB c ", "n": 7, "l": [1, 2], "o": [{"n": 1}, {"n": 2}]});
+    for (source, text) in [
+        ("[{{ data.t | upper }}][{{ data.t | lower }}][{{ data.t | trim }}]", "[ AB C ][ ab c ][aB c]"),
+        ("{{ data.t | trim | capitalize }} {{ data.t | trim | title }} {{ 'xax' | trim('x') }}", "Ab c Ab C a"),
+        ("{{ data.t | trim | split(' ') | join('-') }} {{ 'a b c' | split(' ', 1) | length }}", "aB-c 2"),
+        ("{{ data.t | trim | reverse }} {{ data.l | reverse | first }} {{ data.n | string | length }}", "c Ba 2 1"),
+        ("{{ data.l | sum }} {{ data.o | sum(attribute='n') }} {{ data.o | sum('n', 4) }}", "3 3 7"),
+        ("{{ data.n | upper }} {{ data.l | tojson }} {{ 'a b' | urlencode }}", "7 [1,2] a%20b"),
+    ] {
+        assert_eq!(key(source, &data).as_deref(), Ok(text), "{source}");
     }
 }

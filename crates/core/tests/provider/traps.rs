@@ -439,3 +439,19 @@ fn all_spellings_of_a_signed_form_are_one_content() {
     let digested = Rung { url: Some("https://door.example.com/hooks?bodySHA256=00".into()), ..one(json, "{}") };
     assert_eq!(digested.with(|r| verifier("twilio", &["s"]).signed_content(r)), None);
 }
+
+#[test]
+fn an_id_in_which_something_could_not_be_read_is_no_id() {
+    let labels =
+        |id: &str, rung: &Rung, view: serde_json::Value| rung.with(|request| preset(id).labels(request, &view));
+    let empty = one(&[], "{}");
+    assert_eq!(labels("stripe", &empty, serde_json::json!({"id": "evt_1"})).id.as_deref(), Some("evt_1"));
+    // What `"evt_\ud800"` and `"evt_\ud801"` are both read as.
+    assert_eq!(labels("stripe", &empty, serde_json::json!({"id": "evt_\u{fffd}"})).id, None);
+    let mut headers = http::HeaderMap::new();
+    for bytes in [&b"caf\xe9-1"[..], b"caf\xe8-1"] {
+        headers.insert("x-github-delivery", HeaderValue::from_bytes(bytes).unwrap());
+        let rung = Rung::new(headers.clone(), "{}");
+        assert_eq!(labels("github", &rung, serde_json::json!({})).id, None);
+    }
+}

@@ -64,6 +64,31 @@ fn cases() -> Vec<Case> {
             Some(415),
             Some("content encoding"),
         ),
+        (
+            "gzip below the chunks",
+            post("/hooks/open", "transfer-encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+            Some(501),
+            Some("transfer coding"),
+        ),
+        (
+            "gzip below the chunks, on two lines",
+            post("/hooks/open", "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+            Some(501),
+            Some("transfer coding"),
+        ),
+        (
+            "gzip below the chunks, for the API",
+            post("/api/v1/events", "transfer-encoding: gzip, chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+            Some(501),
+            Some("transfer coding"),
+        ),
+        (
+            "chunks in capitals",
+            post("/hooks/open", "transfer-encoding: Chunked\r\n", "2\r\n{}\r\n0\r\n\r\n"),
+            Some(202),
+            None,
+        ),
+        ("two hosts", post("/hooks/open", &format!("host: other\r\n{json}"), "{}"), Some(400), Some("one Host header")),
         ("GET", b"GET /hooks/open HTTP/1.1\r\nhost: d\r\n\r\n".to_vec(), Some(405), Some("a GET came")),
         (
             "HEAD",

@@ -21,6 +21,31 @@ async fn an_event_is_accepted_then_a_duplicate_with_the_first_ones_ids() {
 }
 
 #[tokio::test]
+async fn two_ids_that_cannot_be_read_whole_are_two_events() {
+    let world = World::new().await;
+    let send = async |head: &str, id: &[u8], body: &str| {
+        let head = format!("POST {head}content-length: {}\r\n", body.len());
+        let bytes = [head.as_bytes(), id, b"\r\n\r\n", body.as_bytes()].concat();
+        let mut client = world.connect().await;
+        client.write(&bytes).await;
+        client.answer().await.unwrap()
+    };
+    for (id, body) in [(&b"caf\xe9-1"[..], r#"{"n":2}"#), (b"caf\xe8-1", r#"{"n":3}"#)] {
+        let head: String = signed("unused", "issues", body)
+            .iter()
+            .filter(|(name, _)| name != "x-github-delivery")
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let id = [b"x-github-delivery: ", id].concat();
+        assert_eq!(send(&format!("/hooks/github HTTP/1.1\r\nhost: d\r\n{head}"), &id, body).await.status, 202);
+        let again = send(&format!("/hooks/github HTTP/1.1\r\nhost: d\r\n{head}"), &id, body).await;
+        assert_eq!(again.json()["status"], "duplicate", "the digest knows it");
+        let key = [b"idempotency-key: ", &id[19..]].concat();
+        assert_eq!(send("/hooks/open HTTP/1.1\r\nhost: d\r\n", &key, body).await.status, 202);
+    }
+}
+
+#[tokio::test]
 async fn several_triggers_are_listed_and_nobodys_event_is_ignored() {
     let world = World::new().await;
     let both = world.deliver("github", "d-1", "push", r#"{"n":2}"#).await.json();
@@ -30,6 +55,20 @@ async fn several_triggers_are_listed_and_nobodys_event_is_ignored() {
     let none = world.deliver("github", "d-2", "issues", r#"{"n":1}"#).await;
     assert_eq!(none.status, 200);
     assert_eq!((&none.json()["status"], &none.json()["reason"]), (&json!("ignored"), &json!("filter")));
+}
+
+#[tokio::test]
+async fn a_batch_of_nothing_is_answered_as_one_and_recorded_once() {
+    let world = World::new().await;
+    let batch = [("content-type", "application/cloudevents-batch+json")];
+    let answer = world.call("POST", "/hooks/open", &batch, "[]").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"status":"ignored","reason":"empty_batch"})));
+    let decisions = world.get("/decisions").await["items"].clone();
+    assert_eq!(decisions.as_array().unwrap().len(), 1, "{decisions}");
+    assert_eq!((&decisions[0]["kind"], &decisions[0]["code"]), (&json!("ignored"), &json!("empty_batch")));
+    assert_eq!(world.get("/events").await["items"], json!([]));
+    let id = decisions[0]["id"].as_str().unwrap();
+    assert_eq!(world.get(&format!("/decisions/{id}")).await["source"], "open");
 }
 
 #[tokio::test]
