@@ -85,7 +85,7 @@ impl Asking {
     /// # Errors
     /// If it is not known where that is.
     pub(super) fn client(&self, cx: &Context) -> Result<Client> {
-        self.access.client(&cx.env)
+        self.access.client(cx)
     }
 
     /// The configuration, for what is done on this machine and not by the server.
@@ -98,8 +98,18 @@ impl Asking {
     /// # Errors
     /// What the API says.
     pub(super) async fn fetch(&self, cx: &Context, path: &str) -> Result<Option<Value>> {
-        let thing = self.client(cx)?.get(path, &[]).await?;
-        if self.format.json {
+        self.format.fetch(cx, &self.client(cx)?, path).await
+    }
+}
+
+impl Format {
+    /// As [`Asking::fetch`], by a client that is there already.
+    ///
+    /// # Errors
+    /// What the API says.
+    pub(super) async fn fetch(self, cx: &Context, client: &Client, path: &str) -> Result<Option<Value>> {
+        let thing = client.get(path, &[]).await?;
+        if self.json {
             cx.screen.line(&thing)?;
             return Ok(None);
         }

@@ -30,6 +30,7 @@ mod signing;
 mod sources;
 mod table;
 mod triggers;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -133,7 +133,7 @@ pub(super) async fn run(args: RunsArgs, cx: &Context) -> Result<Exit> {
             .print(cx, &client, &paging, args.asking.format)
             .await
         }
-        Verb::Show { id } => show(cx, &args.asking, id).await,
+        Verb::Show { id } => show(cx, &client, args.asking.format, id).await,
         Verb::Logs(logs) => logs::print(cx, &client, &logs, args.asking.format).await,
         Verb::Retry { ids } => {
             let retry = async |id: &RunId| client.post(&format!("runs/{id}/retry"), &json!({})).await;
@@ -163,8 +163,8 @@ impl ListArgs {
     }
 }
 
-async fn show(cx: &Context, asking: &Asking, id: RunId) -> Result<Exit> {
-    let Some(run) = asking.fetch(cx, &format!("runs/{id}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, client: &Client, format: Format, id: RunId) -> Result<Exit> {
+    let Some(run) = format.fetch(cx, client, &format!("runs/{id}")).await? else { return Ok(Exit::Ok) };
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&run, "state"), &id.to_string(), &text(&run, "title"));
     card.members(&run, &["agent", "trigger", "source", "event_id", "key", "lane", "attempt", "held_by"]);
     card.time(&run, "created_at");

@@ -17,6 +17,7 @@ mod library;
 mod lifecycle;
 mod must_pass;
 mod newcomer;
+mod own_server;
 mod program;
 mod runs;
 mod secrets;
