@@ -359,7 +359,7 @@ fn server_options(settings: &ServerSettings, token: Secret, metrics: Option<Prom
 }
 
 /// The address as this machine reaches it: a server that listens everywhere is reached over loopback.
-fn url_of(addr: SocketAddr, tls: bool) -> String {
+pub(crate) fn url_of(addr: SocketAddr, tls: bool) -> String {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,
         std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),

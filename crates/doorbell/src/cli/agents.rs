@@ -21,7 +21,7 @@ Examples:
 
 /// Arguments of `doorbell agents`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct AgentsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,

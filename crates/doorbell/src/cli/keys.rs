@@ -34,7 +34,7 @@ Examples:
 
 /// Arguments of `doorbell keys`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct KeysArgs {
     #[command(subcommand)]
     verb: Option<Verb>,

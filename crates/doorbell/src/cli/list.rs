@@ -247,11 +247,29 @@ where
     T: std::fmt::Display,
     F: AsyncFn(&T) -> Result<Value>,
 {
+    each_told(cx, things, format, |_| done, verb).await
+}
+
+/// As [`each`], where the answer tells what was done.
+///
+/// # Errors
+/// As [`each`].
+pub(super) async fn each_told<'d, T, F>(
+    cx: &Context,
+    things: &[T],
+    format: Format,
+    done: impl Fn(&Value) -> &'d str,
+    verb: F,
+) -> Result<Exit>
+where
+    T: std::fmt::Display,
+    F: AsyncFn(&T) -> Result<Value>,
+{
     let mut exit = Exit::Ok;
     for thing in things {
         match verb(thing).await {
             Ok(answer) if format.json => cx.screen.line(answer)?,
-            Ok(_) => cx.screen.line(format!("{thing} {done}"))?,
+            Ok(answer) => cx.screen.line(format!("{thing} {}", done(&answer)))?,
             Err(error) if error.downcast_ref::<Fault>().is_some_and(|f| f.exit() == Exit::Failed) => {
                 cx.screen.remark(format!("{thing}: {}", describe_short(&error)));
                 exit = Exit::Failed;

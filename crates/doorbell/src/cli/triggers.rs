@@ -20,7 +20,7 @@ Examples:
 
 /// Arguments of `doorbell triggers`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct TriggersArgs {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -98,3 +98,35 @@ async fn a_fault_elsewhere_in_the_file_keeps_nobody_from_looking_at_the_server()
     let (code, told) = said(door.path(), &["runs"]);
     assert!(code == Some(1) && told.contains("is not a configuration"), "which of the two? {told}");
 }
+
+#[test]
+fn what_others_read_on_the_way_and_whom_agents_cannot_call_back_is_warned_of() {
+    let home = tempfile::tempdir().unwrap();
+    certificate(home.path(), "own");
+    let check = |server: &str, agent: &str| {
+        std::fs::write(home.path().join("doorbell.toml"), format!("[server]\n{server}\n[agents.helper]\n{agent}\n"))
+            .unwrap();
+        said(home.path(), &["check"])
+    };
+    let (process, http) =
+        ("runner = \"process\"\ncommand = [\"cat\"]", "runner = \"http\"\nurl = \"http://127.0.0.1:9/run\"");
+    let tls = "tls = { cert = \"own.pem\", key = \"own.key\" }";
+    let clear = "without TLS";
+    let (code, told) = check("listen = \"0.0.0.0:8080\"", process);
+    assert!(
+        code == Some(0) && told.contains("doorbell.toml:2:10: warning: server.listen") && told.contains(clear),
+        "{told}"
+    );
+    for quiet in [
+        "listen = \"127.0.0.1:8080\"".to_owned(),
+        "listen = \"0.0.0.0:8080\"\ntrusted_proxies = [\"10.0.0.7\"]".to_owned(),
+        format!("listen = \"0.0.0.0:8080\"\n{tls}"),
+    ] {
+        assert!(!check(&quiet, process).1.contains(clear), "{quiet}");
+    }
+    let (code, told) = check(tls, http);
+    assert!(code == Some(0) && told.contains("server.tls: http agents (helper)"), "{told}");
+    assert!(told.contains("https://127.0.0.1:8080") && told.contains("public_url"), "{told}");
+    assert!(!check(&format!("{tls}\npublic_url = \"https://door.example\""), http).1.contains("http agents"));
+    assert!(!check(tls, process).1.contains("http agents"));
+}
