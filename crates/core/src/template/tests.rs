@@ -286,3 +286,20 @@ fn no_event_makes_a_filter_take_the_machines_memory() {
         assert!(said.is_err(), "{source}");
     }
 }
+
+#[test]
+fn what_is_not_closed_is_told_with_what_closes_it() {
+    let cases = [
+        ("{{ data.x", "`}}`"),
+        ("{{ data.x }", "`}}`"),
+        ("{{ data.x | upper", "`}}`"),
+        ("{% if data.x", "`%}`"),
+        ("{% if data.x %}yes", "`{% endif %}`"),
+        ("{% for x in data.all %}{{ x }}", "`{% endfor %}`"),
+        ("{{ }}", "name a value"),
+    ];
+    for (source, advice) in cases {
+        let faults = Template::compile(source).unwrap_err();
+        assert!(faults[0].message.contains(advice), "{source}: {}", faults[0].message);
+    }
+}

@@ -61,7 +61,7 @@ pub enum StartError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// The socket.
-    #[error("cannot listen on {address}: {error}; is another program listening there? Choose another `listen`")]
+    #[error("cannot listen on {address}: {error}; {}", listen_advice(.error))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -74,6 +74,19 @@ pub enum StartError {
     /// A thread that died.
     #[error("starting broke off: {0}")]
     Broken(#[from] tokio::task::JoinError),
+}
+
+/// What to do about an address that cannot be had.
+fn listen_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrNotAvailable => {
+            "no network interface of this machine has that address: set `listen` to one that it has, or to 0.0.0.0 for all"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need rights of their own: choose a higher one for `listen`"
+        }
+        _ => "is another program listening there? Choose another `listen`",
+    }
 }
 
 /// What an app is made from.

@@ -37,10 +37,7 @@ fn without_effect(noun: &mut Command, given: &ArgMatches) -> Result<(), Error> {
     let what = if verb == "list" {
         format!("write '{option}' after 'list', or leave 'list' out")
     } else {
-        format!(
-            "'{option}' is for the list of {}, and '{verb}' lists nothing: leave one of them out",
-            noun.get_name()
-        )
+        format!("'{option}' is for the list of {}, and '{verb}' lists nothing: leave one of them out", noun.get_name())
     };
     Err(noun.error(ErrorKind::ArgumentConflict, what))
 }

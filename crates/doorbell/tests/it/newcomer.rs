@@ -87,7 +87,7 @@ data_dir = "data"
 
 [agents.helper]
 runner = "process"
-retries = { max = 0 }
+retries = { max = 1, backoff = "10ms" }
 command = ["sh", "-c", 'printf "Traceback:\n  File agent.py, line 7, in main\nKeyError: number\n" >&2; exit 3']
 
 [triggers.hub]
@@ -98,7 +98,11 @@ secret = { env = "TEST_SECRET" }
     let door = Door::start(config).await;
     let ask = |args: &[&str]| said(door.path(), "", args).1;
     let sent = ask(&["send", "hub"]);
-    let id = sent.split('"').find(|part| part.starts_with("run_")).unwrap_or_else(|| panic!("{sent}")).to_owned();
+    let id = sent
+        .split('"')
+        .find(|part| part.starts_with("run_") && *part != "run_id")
+        .unwrap_or_else(|| panic!("{sent}"))
+        .to_owned();
     ask(&["runs", "wait", &id, "--timeout", "60s"]);
     let table = ask(&["runs"]);
     assert!(table.contains("its log ends: Traceback:…") && !table.contains("agent.py"), "{table}");
