@@ -43,4 +43,4 @@ pub use openapi::openapi;
 pub use options::{Limits, Options, Timeouts};
 pub use server::{Ending, Server};
 pub use status::{Phase, Status};
-pub use tls::{Tls, TlsError};
+pub use tls::{Tls, TlsError, tls_faults};

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 /// A certificate chain with its key, reloadable.
@@ -31,15 +31,42 @@ pub enum TlsError {
         /// What it should hold.
         wanted: &'static str,
     },
-    /// The key does not belong to the certificate, or is of a kind that is not taken.
-    #[error("the certificate in {path} cannot be used: {why}")]
+    /// The key is another one's.
+    #[error(
+        "the key in {key} does not belong to the certificate in {certificate}; give the key that this certificate was made \
+         for, with the server's own certificate first in its file"
+    )]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The certificate or the key is of a kind that is not taken.
+    #[error(
+        "the certificate in {certificate} and the key in {key} cannot be used: {why}; make them anew, with ECDSA P-256 or RSA"
+    )]
     Unusable {
         /// The certificate's file.
-        path: PathBuf,
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
         /// What is wrong.
         why: String,
     },
 }
+
+impl TlsError {
+    /// Whether the certificate's file alone is the matter; else the key's is, or both are.
+    pub fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::File { wanted: CHAIN, .. })
+    }
+}
+
+/// What a certificate's file should hold.
+const CHAIN: &str = "the certificate chain, the server's own first";
+/// What a key's file should hold.
+const KEY: &str = "one private key";
 
 #[derive(Debug)]
 struct Current {
@@ -65,7 +92,7 @@ impl Tls {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|e| TlsError::Unusable { path: certificate.into(), why: e.to_string() })?
+            .map_err(|e| TlsError::Unusable { certificate: certificate.into(), key: key.into(), why: e.to_string() })?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&current) as Arc<dyn ResolvesServerCert>);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -92,18 +119,52 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-fn load(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
-    let file = |path: &Path, why: String, wanted| TlsError::File { path: path.into(), why, wanted };
-    let wanted = "the certificate chain, the server's own first";
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(|e| file(certificate, e.to_string(), wanted))?;
-    if chain.is_empty() {
-        return Err(file(certificate, "no certificate in it".into(), wanted));
+/// Everything that keeps the two files from being used, at once.
+pub fn tls_faults(certificate: &Path, key: &Path) -> Vec<TlsError> {
+    match (chain(certificate), private_key(key)) {
+        (Ok(chain), Ok(der)) => join((certificate, chain), (key, der)).err().into_iter().collect(),
+        (chain, der) => chain.err().into_iter().chain(der.err()).collect(),
     }
-    let der = PrivateKeyDer::from_pem_file(key).map_err(|e| file(key, e.to_string(), "one private key"))?;
+}
+
+fn load(certificate: &Path, key: &Path) -> Result<Arc<CertifiedKey>, TlsError> {
+    join((certificate, chain(certificate)?), (key, private_key(key)?)).map(Arc::new)
+}
+
+fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let chain: Vec<_> = found.map_err(|e| wrong_file(path, &e, CHAIN))?;
+    if chain.is_empty() { Err(wrong_file(path, &pem::Error::NoItemsFound, CHAIN)) } else { Ok(chain) }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|e| wrong_file(path, &e, KEY))
+}
+
+/// Nothing of a key's file is repeated.
+fn wrong_file(path: &Path, error: &pem::Error, wanted: &'static str) -> TlsError {
+    let is_other = match wanted {
+        CHAIN => PrivateKeyDer::from_pem_file(path).is_ok(),
+        _ => CertificateDer::from_pem_file(path).is_ok(),
+    };
+    let why = match (error, wanted) {
+        (pem::Error::Io(error), _) => format!("it cannot be read: {error}"),
+        (pem::Error::NoItemsFound, CHAIN) if is_other => "it holds a private key and no certificate".to_owned(),
+        (pem::Error::NoItemsFound, KEY) if is_other => "it holds a certificate and no private key".to_owned(),
+        (pem::Error::NoItemsFound, CHAIN) => "there is no certificate in it".to_owned(),
+        (pem::Error::NoItemsFound, _) => "there is no private key in it that can be read without a password".to_owned(),
+        _ => "it is damaged, or no PEM file".to_owned(),
+    };
+    TlsError::File { path: path.into(), why, wanted }
+}
+
+fn join(
+    (certificate, chain): (&Path, Vec<CertificateDer<'static>>),
+    (key, der): (&Path, PrivateKeyDer<'static>),
+) -> Result<CertifiedKey, TlsError> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, der, &provider)
-        .map(Arc::new)
-        .map_err(|e| TlsError::Unusable { path: certificate.into(), why: e.to_string() })
+    CertifiedKey::from_der(chain, der, &provider).map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { certificate: certificate.into(), key: key.into() },
+        e => TlsError::Unusable { certificate: certificate.into(), key: key.into(), why: e.to_string() },
+    })
 }

@@ -6,6 +6,7 @@ use cel::parser::{Expression, ParseErrors};
 use super::{FilterFault, SOURCE_BYTES_MAX, eval, said};
 use crate::payload::Paths;
 use crate::scope::{EventFacts, NAMES};
+use crate::spelling::nearest;
 
 /// Brackets, before parsing: the parser's stack grows with them.
 const BRACKETS_MAX: usize = 24;
@@ -196,8 +197,12 @@ impl<'e> Walk<'e> {
         if self.bound.contains(&name) || eval::is_type(name) {
             return Ok(());
         }
+        if let Some(near) = nearest(name, NAMES) {
+            return self.fault(e, format!("there is no variable `{name}`: did you mean `{near}`?"));
+        }
         let names = NAMES.map(|n| format!("`{n}`")).join(", ");
-        self.fault(e, format!("there is no variable `{name}`: filters see {names}"))
+        let advice = format!("filters see {names}; a text stands in quotes, `\"{name}\"`");
+        self.fault(e, format!("there is no variable `{name}`: {advice}"))
     }
 
     /// `data.a["b"].c` and `has(data.a)` as their root and path; none if `e` is something else or the root is bound by

@@ -222,9 +222,25 @@ fn compile(source: String, paths: Paths) -> Result<Compiled, Vec<TemplateFault>>
 }
 
 fn fault(error: &Error, source: &str) -> TemplateFault {
-    let message = error.detail().map_or_else(|| error.kind().to_string(), ToOwned::to_owned);
+    let message = error.detail().map_or_else(|| error.kind().to_string(), in_words);
     let at = error.range().map(|range| scan::line_column(source, range.start));
     TemplateFault { message, at: at.or_else(|| error.line().map(|line| (line, 1))) }
+}
+
+/// What the parser says with what to write, where it only names its own tokens.
+fn in_words(said: &str) -> String {
+    let advice = if said == "unexpected end of variable block" {
+        return "there is nothing to print before `}}`: name a value, as in `{{ data.title }}`".to_owned();
+    } else if said.ends_with("expected end of variable block") {
+        "close it with `}}`"
+    } else if said.ends_with("expected end of block") {
+        "a `%}` is missing, or the end of the block, `{% endfor %}` or `{% endif %}`"
+    } else if said.starts_with("unexpected end of input") {
+        "close what is open with `}}`, `%}`, `{% endfor %}` or `{% endif %}`"
+    } else {
+        return said.to_owned();
+    };
+    format!("{said}: {advice}")
 }
 
 /// An environment with nothing in it but what is harmless: no functions, no loader, and of the filters those whose

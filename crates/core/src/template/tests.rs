@@ -319,3 +319,20 @@ fn the_filters_that_are_counted_do_what_they_did() {
         assert_eq!(key(source, &data).as_deref(), Ok(text), "{source}");
     }
 }
+
+#[test]
+fn what_is_not_closed_is_told_with_what_closes_it() {
+    let cases = [
+        ("{{ data.x", "`}}`"),
+        ("{{ data.x }", "`}}`"),
+        ("{{ data.x | upper", "`}}`"),
+        ("{% if data.x", "`%}`"),
+        ("{% if data.x %}yes", "`{% endif %}`"),
+        ("{% for x in data.all %}{{ x }}", "`{% endfor %}`"),
+        ("{{ }}", "name a value"),
+    ];
+    for (source, advice) in cases {
+        let faults = Template::compile(source).unwrap_err();
+        assert!(faults[0].message.contains(advice), "{source}: {}", faults[0].message);
+    }
+}

@@ -60,7 +60,7 @@ pub enum StartError {
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// The socket.
-    #[error("cannot listen on {address}: {error}; is another program listening there? Choose another `listen`")]
+    #[error("cannot listen on {address}: {error}; {}", listen_advice(.error))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -73,6 +73,19 @@ pub enum StartError {
     /// A thread that died.
     #[error("starting broke off: {0}")]
     Broken(#[from] tokio::task::JoinError),
+}
+
+/// What to do about an address that cannot be had.
+fn listen_advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrNotAvailable => {
+            "no network interface of this machine has that address: set `listen` to one that it has, or to 0.0.0.0 for all"
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need rights of their own: choose a higher one for `listen`"
+        }
+        _ => "is another program listening there? Choose another `listen`",
+    }
 }
 
 /// What an app is made from.
@@ -353,7 +366,7 @@ fn server_options(settings: &ServerSettings, token: Secret, metrics: Option<Prom
 }
 
 /// The address as this machine reaches it: a server that listens everywhere is reached over loopback.
-fn url_of(addr: SocketAddr, tls: bool) -> String {
+pub(crate) fn url_of(addr: SocketAddr, tls: bool) -> String {
     let ip = match addr.ip() {
         ip if !ip.is_unspecified() => ip,
         std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),

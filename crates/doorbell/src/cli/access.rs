@@ -2,17 +2,18 @@
 //! else `DOORBELL_URL` and `DOORBELL_ADMIN_TOKEN`, else `doorbell.toml` here. Only that table is read, so that a fault
 //! elsewhere in the file does not keep anybody from looking at the server that is running.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+mod server;
 
-use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+use anyhow::Result;
 use doorbell_core::Secret;
-use serde::Deserialize;
 use url::Url;
 
-use super::Env;
-use super::client::{Client, is_loopback};
+use super::client::{Client, Whom, is_loopback};
 use super::fault::Fault;
+use super::{Context, Env};
+use server::Server;
 
 /// Which Doorbell to talk to.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -31,19 +32,28 @@ pub(super) struct Access {
 
 /// The file that is taken when none is named.
 pub(super) const DEFAULT_CONFIG: &str = "doorbell.toml";
-const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-const DEFAULT_DATA_DIR: &str = "doorbell-data";
-/// A token is a line; a longer file is something else.
-const TOKEN_BYTES_MAX: u64 = 4096;
+
+/// What was found out.
+struct Found {
+    url: Url,
+    token: Option<Secret>,
+    /// The server's own certificate, where the file tells of both: then nothing else is trusted.
+    certificate: Option<PathBuf>,
+    /// What a person should know of the file.
+    note: Option<String>,
+}
 
 impl Access {
     /// A client for that Doorbell.
     ///
     /// # Errors
     /// If the file cannot be read or the address makes no sense.
-    pub(super) fn client(&self, env: &Env) -> Result<Client> {
-        let (url, token) = self.resolve(env)?;
-        Client::new(url, self.whence(env), token)
+    pub(super) fn client(&self, cx: &Context) -> Result<Client> {
+        let Found { url, token, certificate, note } = self.resolve(&cx.env)?;
+        if let Some(note) = note {
+            cx.screen.remark(note);
+        }
+        Client::new(Whom { base: url, whence: self.whence(&cx.env), certificate }, token)
     }
 
     /// Where the address is from, for the failure that nobody answers there; as [`Access::resolve`] takes it.
@@ -63,7 +73,7 @@ impl Access {
         self.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_CONFIG)).filter(|p| p.is_file()))
     }
 
-    fn resolve(&self, env: &Env) -> Result<(Url, Option<Secret>)> {
+    fn resolve(&self, env: &Env) -> Result<Found> {
         let set = |name: &str| env.get(name).filter(|v| !v.is_empty());
         let from_env = if self.config.is_some() { None } else { set("DOORBELL_URL") };
         let named = match (&self.url, from_env) {
@@ -78,6 +88,8 @@ impl Access {
             None => Server::default(),
         };
         let token = self.token.clone().map(Secret::new);
+        let note = server.note.clone().filter(|_| named.is_none() || self.config.is_some());
+        let certificate = server.certificate().filter(|_| named.is_none());
         let url = match named {
             Some(url) => url,
             None => server.url(set("DOORBELL_LISTEN").map(String::as_str))?,
@@ -95,7 +107,7 @@ impl Access {
                 None => None,
             },
         };
-        Ok((url, token))
+        Ok(Found { url, token, certificate, note })
     }
 }
 
@@ -108,98 +120,6 @@ fn address(text: &str) -> Result<Url, String> {
 fn bad_url(text: &str) -> Fault {
     Fault::usage(format!("DOORBELL_URL is `{text}`, which is no address of HTTP"))
         .advice("Write it like http://127.0.0.1:8080.")
-}
-
-/// What of the file's `[server]` table tells where it listens and what opens it.
-#[derive(Debug, Default, Deserialize)]
-struct Server {
-    listen: Option<String>,
-    data_dir: Option<PathBuf>,
-    admin_token: Option<Source>,
-    tls: Option<serde::de::IgnoredAny>,
-    /// The directory that relative paths start from.
-    #[serde(skip)]
-    dir: PathBuf,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct File {
-    #[serde(default)]
-    server: Server,
-}
-
-/// Where a secret comes from.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Source {
-    Env { env: String },
-    File { file: PathBuf },
-    Other(serde::de::IgnoredAny),
-}
-
-impl Server {
-    fn read(file: &Path) -> Result<Self> {
-        let (text, _) = crate::config::read_text(file, crate::config::CONFIG_BYTES_MAX).map_err(|e| {
-            Fault::usage(format!("cannot read {}", file.display()))
-                .cause(e)
-                .advice("Name the configuration with `-c FILE`, or the server with `--url`.")
-        })?;
-        let parsed: File = toml::from_str(&text).map_err(|e| {
-            Fault::new(format!("{} is not a configuration", file.display()))
-                .cause(e)
-                .advice("`doorbell check` shows every fault; `--url` and `--token` work without the file.")
-        })?;
-        let dir = file.parent().map(Path::to_path_buf).unwrap_or_default();
-        Ok(Self { dir, ..parsed.server })
-    }
-
-    fn url(&self, listen_env: Option<&str>) -> Result<Url> {
-        let listen = listen_env.or(self.listen.as_deref()).unwrap_or(DEFAULT_LISTEN);
-        let numbers = listen.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-        let address: SocketAddr =
-            numbers.as_deref().unwrap_or(listen).parse().map_err(|e: std::net::AddrParseError| {
-                Fault::usage(format!("`listen` is `{listen}`, which is no address with a port")).cause(e)
-            })?;
-        if address.port() == 0 {
-            return Err(Fault::usage("the server listens on a port that the system chose")
-                .advice("Take it from what the server printed and give it with `--url http://127.0.0.1:PORT`.")
-                .into());
-        }
-        let host = match address.ip() {
-            ip if !ip.is_unspecified() => ip,
-            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-        };
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let url = format!("{scheme}://{}", SocketAddr::new(host, address.port()));
-        Url::parse(&url).with_context(|| format!("`{url}` is not an address"))
-    }
-
-    /// What the file names, else the token that the server made on its first start. None if that is not there (yet).
-    fn token(&self, env: &Env) -> Result<Option<Secret>> {
-        match &self.admin_token {
-            Some(Source::Env { env: name }) => {
-                if let Some(token) = env.get(name).filter(|v| !v.is_empty()) {
-                    return Ok(Some(Secret::new(token)));
-                }
-            }
-            Some(Source::File { file }) => return read_token(&self.dir.join(file)),
-            Some(Source::Other(_)) | None => {}
-        }
-        let data_dir = self.data_dir.clone().unwrap_or_else(|| DEFAULT_DATA_DIR.into());
-        read_token(&self.dir.join(data_dir).join("admin.token"))
-    }
-}
-
-fn read_token(file: &Path) -> Result<Option<Secret>> {
-    match crate::config::read_text(file, TOKEN_BYTES_MAX) {
-        Ok((text, _)) => Ok(Some(Secret::new(text.trim()))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Fault::new(format!("cannot read the token in {}", file.display()))
-            .cause(e)
-            .advice("It belongs to the user that runs the server: become that user, or give `--token`.")
-            .into()),
-    }
 }
 
 #[cfg(test)]
@@ -224,7 +144,7 @@ mod tests {
     }
 
     fn resolved(access: &Access, env: &Env) -> (String, Option<String>) {
-        let (url, token) = access.resolve(env).unwrap();
+        let Found { url, token, .. } = access.resolve(env).unwrap();
         (url.to_string(), token.map(|t| t.expose().to_owned()))
     }
 

@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::Context;
 use super::card::Card;
+use super::client::Client;
 use super::contracts;
 use super::fault::Exit;
-use super::list::{Asking, Listing, Paging, each};
+use super::list::{Asking, Format, Listing, Paging, each};
 use super::table::{Column, member, text};
 
 const EXAMPLES: &str = "\
@@ -20,7 +21,7 @@ Examples:
 
 /// Arguments of `doorbell agents`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct AgentsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -87,7 +88,7 @@ pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
             }
             Ok(exit)
         }
-        Verb::Show { name } => show(cx, &args.asking, &name).await,
+        Verb::Show { name } => show(cx, &client, args.asking.format, &name).await,
         Verb::Pause { names } => {
             let pause = async |name: &Name| client.post(&format!("agents/{name}/pause"), &json!({})).await;
             each(cx, &names, args.asking.format, "is paused: its runs are queued until you resume it", pause).await
@@ -99,8 +100,8 @@ pub(super) async fn run(args: AgentsArgs, cx: &Context) -> Result<Exit> {
     }
 }
 
-async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
-    let Some(agent) = asking.fetch(cx, &format!("agents/{name}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, client: &Client, format: Format, name: &Name) -> Result<Exit> {
+    let Some(agent) = format.fetch(cx, client, &format!("agents/{name}")).await? else { return Ok(Exit::Ok) };
     let mut card =
         Card::new(&cx.screen, cx.clock.now(), &text(&agent, "state"), name.as_str(), &text(&agent, "runner"));
     card.members(&agent, &["concurrency", "timeout_seconds", "running", "queued", "waiting"]);

@@ -1,6 +1,7 @@
 //! `doorbell check`: everything that is wrong with a configuration, at once, before anything is started.
 
-use std::collections::BTreeSet;
+mod surroundings;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +15,6 @@ use serde_json::json;
 use super::Env;
 use super::screen::Screen;
 use super::serve::read_with;
-use crate::app::{check_keys, check_token, data_dir_warnings};
 use crate::config::{Disk, Fault, Purpose, Resolved, Severity, StoreAt, World, examine, schema};
 
 const EXAMPLES: &str = "\
@@ -58,7 +58,7 @@ pub(crate) async fn run(args: CheckArgs, env: Env) -> Result<ExitCode> {
         let told = faults.clone();
         let file = args.config.display().to_string();
         let found = tokio::task::spawn_blocking(move || {
-            let mut found = surroundings(&resolved, &told);
+            let mut found = surroundings::faults(&resolved, &told);
             if is_good {
                 found.extend(idle(&file, &resolved));
             }
@@ -109,69 +109,12 @@ fn stored(resolved: &Resolved) -> Vec<String> {
     named.filter(|(_, name)| !is_there(name)).map(tell).collect()
 }
 
-/// What the file does not say but its use needs: that the directories can be written, the certificate fits its key, and the
-/// master key opens what the store holds. What was told of a key is not told again. Called on a thread that may block.
-fn surroundings(resolved: &Resolved, told: &[Fault]) -> Vec<Fault> {
-    let is_told = |key: &str| told.iter().any(|f| f.severity == Severity::Error && f.key.starts_with(key));
-    let (server, places) = (&resolved.server, &resolved.places);
-    let error = |key: &str, problem: String, advice: String| places.fault(Severity::Error, key, problem, advice);
-    let open = data_dir_warnings(server).into_iter().filter(|_| !is_told("server.data_dir"));
-    let mut faults: Vec<Fault> =
-        open.map(|problem| places.fault(Severity::Warning, "server.data_dir", problem, "")).collect();
-    let StoreAt::Sqlite(store) = &resolved.store;
-    let store_dir = store.parent().map(PathBuf::from).unwrap_or_default();
-    let mut seen = BTreeSet::new();
-    for (key, dir) in [("server.data_dir", &server.data_dir), ("store.url", &store_dir)] {
-        // The nearest directory that is there decides: the rest is made on the first start.
-        let Some(nearest) = dir.ancestors().find(|d| d.exists()).filter(|_| !is_told(key)) else { continue };
-        // Without a URL of its own the store is in the data directory.
-        if !seen.insert(nearest) {
-            continue;
-        }
-        if !nearest.is_dir() {
-            let problem = format!("`{}` is a file, not a directory", nearest.display());
-            faults.push(error(key, problem, "Name another path.".into()));
-        } else if !is_writable(nearest) {
-            let problem = format!("`{}` cannot be written by this user", nearest.display());
-            faults.push(error(key, problem, "Name another path, or change its owner.".into()));
-        }
-    }
-    let tls = server.tls.as_ref().filter(|_| !is_told("server.tls"));
-    if let Some(Err(why)) = tls.map(|tls| doorbell_server::Tls::from_pem_files(&tls.cert, &tls.key)) {
-        faults.push(error("server.tls", why.to_string(), String::new()));
-    }
-    if !is_told("server.data_dir") && !is_told("server.admin_token") {
-        let wrong = check_token(server).err();
-        faults.extend(wrong.map(|why| error("server.data_dir", why.to_string(), String::new())));
-    }
-    if !["server.data_dir", "server.master_key", "store.url"].iter().any(|key| is_told(key)) {
-        // A start says both in one line.
-        let in_two = |text: String| match text.split_once(". ") {
-            Some((problem, advice)) => (problem.to_owned(), format!("{}.", advice.trim_end_matches('.'))),
-            None => (text, String::new()),
-        };
-        let wrong = check_keys(server, &resolved.store).err().map(|why| in_two(why.to_string()));
-        faults.extend(wrong.map(|(problem, advice)| error("server.master_key", problem, advice)));
-    }
-    faults
-}
-
 /// A file that makes a Doorbell without work: good, but hardly what somebody wants.
 fn idle(file: &str, resolved: &Resolved) -> Vec<Fault> {
     let warning = |problem: &str| Fault::whole_file(Severity::Warning, file.to_owned(), problem);
     let agents = resolved.agents.is_empty().then(|| warning("the file names no agent, so nothing can be run"));
     let sources = resolved.sources.is_empty().then(|| warning("the file names no source, so no webhook is taken"));
     agents.into_iter().chain(sources).collect()
-}
-
-#[cfg(unix)]
-fn is_writable(path: &std::path::Path) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
-}
-
-#[cfg(not(unix))]
-fn is_writable(path: &std::path::Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|m| !m.permissions().readonly())
 }
 
 fn summary(resolved: &Resolved) -> String {

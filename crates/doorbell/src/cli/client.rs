@@ -1,6 +1,7 @@
 //! A small client of Doorbell's own API, for the command line: JSON in and out, every refusal turned into a text that says
 //! what to do. Answers stay `serde_json::Value`, since `--json` prints them as they came, members unknown here included.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,44 +11,57 @@ use serde_json::Value;
 use url::Url;
 
 use super::fault::Fault;
+use super::trust;
 
 /// Longer than anything the API does by itself; streams have no limit.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// An answer holds at most one page or one event with its body (25 MiB, escaped).
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// Which Doorbell is meant.
+#[derive(Clone, Debug)]
+pub(super) struct Whom {
+    /// Its address.
+    pub base: Url,
+    /// Where that address is from, for people.
+    pub whence: String,
+    /// The file with the certificate that it shows, if that is known: then no other one is trusted.
+    pub certificate: Option<PathBuf>,
+}
+
 /// Speaks to one Doorbell.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
-    base: Url,
-    /// Where that address is from, for people.
-    whence: String,
+    whom: Whom,
     token: Option<Secret>,
 }
 
 impl Client {
-    /// For the Doorbell at `base`; without a token only what is open to everybody can be asked.
+    /// For that Doorbell; without a token only what is open to everybody can be asked.
     ///
     /// # Errors
-    /// If the system's TLS roots cannot be read.
-    pub(super) fn new(base: Url, whence: impl Into<String>, token: Option<Secret>) -> Result<Self> {
+    /// If the certificate's file or the system's TLS roots cannot be read.
+    pub(super) fn new(whom: Whom, token: Option<Secret>) -> Result<Self> {
         let mut http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&base) {
+        if is_loopback(&whom.base) {
             http = http.no_proxy();
         }
+        if let Some(file) = &whom.certificate {
+            http = http.tls_backend_preconfigured(trust::only(file)?);
+        }
         let http = http.build().context("cannot set up the HTTP client")?;
-        Ok(Self { http, base, whence: whence.into(), token })
+        Ok(Self { http, whom, token })
     }
 
     /// Where it speaks to, without a slash at its end.
     pub(super) fn base(&self) -> &str {
-        self.base.as_str().trim_end_matches('/')
+        self.whom.base.as_str().trim_end_matches('/')
     }
 
     /// The server's address as it may be told: without a name and password.
     fn shown(&self) -> String {
-        let mut base = self.base.clone();
+        let mut base = self.whom.base.clone();
         let _ = base.set_username("").and_then(|()| base.set_password(None));
         base.as_str().trim_end_matches('/').to_owned()
     }
@@ -140,7 +154,11 @@ impl Client {
                 "Something listens there. Look at the log of `doorbell serve`; it may be stopped or overloaded.",
             );
         }
-        Fault::not_reachable(format!("no Doorbell answers at {} ({})", self.shown(), self.whence)).cause(root(error)).advice(
+        let (shown, whence) = (self.shown(), &self.whom.whence);
+        if let Some(fault) = trust::fault(&error, &format!("{shown} ({whence})"), self.whom.certificate.as_deref()) {
+            return fault;
+        }
+        Fault::not_reachable(format!("no Doorbell answers at {shown} ({whence})")).cause(root(error)).advice(
             "Is `doorbell serve` running? If it is elsewhere: `--url`, `DOORBELL_URL`, or `-c` with its doorbell.toml.",
         )
     }

@@ -25,7 +25,7 @@ Examples:
 
 /// Arguments of `doorbell decisions`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct DecisionsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -28,7 +28,7 @@ Examples:
 
 /// Arguments of `doorbell events`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct EventsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -97,7 +97,7 @@ const RUN_COLUMNS: &[Column] = &[
     Column::text("AGENT", "agent"),
     Column::text("TRIGGER", "trigger").spared(1),
     Column::text("ATTEMPT", "attempt"),
-    Column::text("ERROR", "error").at_least(24),
+    Column::brief("ERROR", "error").at_least(24),
 ];
 
 /// Lists, shows or replays.

@@ -153,7 +153,8 @@ impl Sender {
 
 /// What to do about a name that nobody has.
 fn unknown(name: &str) -> String {
-    let known: Vec<&str> = provider::presets().keys().map(String::as_str).collect();
+    // A method is not what a misspelt sender means, least of all the one that checks nothing.
+    let known: Vec<&str> = offered().map(|preset| preset.id.as_str()).collect();
     let near = nearest(name, &known);
     let all = "`doorbell providers` lists all senders; for one that is not there take `hmac` or `bearer`.";
     if near.is_empty() { all.to_owned() } else { format!("Did you mean {}? {all}", near.join(" or ")) }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::card::Card;
+use super::client::Client;
 use super::fault::Exit;
 use super::list::{Asking, Filter, Format, Listing, Paging, each, span};
 use super::table::{Column, member, text};
@@ -33,7 +34,7 @@ Examples:
 
 /// Arguments of `doorbell keys`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct KeysArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -124,7 +125,7 @@ pub(super) async fn run(args: KeysArgs, cx: &Context) -> Result<Exit> {
                 .print(cx, &client, &list.paging, args.asking.format)
                 .await
         }
-        Verb::Show { id } => show(cx, &args.asking, &id).await,
+        Verb::Show { id } => show(cx, &client, args.asking.format, &id).await,
         Verb::Create(new) => {
             let expires_at = new.expires.map(|span| cx.clock.now() + span);
             let scopes: Vec<&str> = new.scope.iter().map(|r| r.as_str()).collect();
@@ -158,8 +159,8 @@ fn tell(cx: &Context, format: Format, made: &Value) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-async fn show(cx: &Context, asking: &Asking, id: &str) -> Result<Exit> {
-    let Some(key) = asking.fetch(cx, &format!("keys/{id}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, client: &Client, format: Format, id: &str) -> Result<Exit> {
+    let Some(key) = format.fetch(cx, client, &format!("keys/{id}")).await? else { return Ok(Exit::Ok) };
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&key, "type"), id, &text(&key, "name"));
     card.members(&key, &["agent", "scopes"]).time(&key, "expires_at");
     let end = member(&key, "expires_at").and_then(Value::as_str).and_then(Timestamp::parse);

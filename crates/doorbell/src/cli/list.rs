@@ -85,7 +85,7 @@ impl Asking {
     /// # Errors
     /// If it is not known where that is.
     pub(super) fn client(&self, cx: &Context) -> Result<Client> {
-        self.access.client(&cx.env)
+        self.access.client(cx)
     }
 
     /// The configuration, for what is done on this machine and not by the server.
@@ -98,8 +98,18 @@ impl Asking {
     /// # Errors
     /// What the API says.
     pub(super) async fn fetch(&self, cx: &Context, path: &str) -> Result<Option<Value>> {
-        let thing = self.client(cx)?.get(path, &[]).await?;
-        if self.format.json {
+        self.format.fetch(cx, &self.client(cx)?, path).await
+    }
+}
+
+impl Format {
+    /// As [`Asking::fetch`], by a client that is there already.
+    ///
+    /// # Errors
+    /// What the API says.
+    pub(super) async fn fetch(self, cx: &Context, client: &Client, path: &str) -> Result<Option<Value>> {
+        let thing = client.get(path, &[]).await?;
+        if self.json {
             cx.screen.line(&thing)?;
             return Ok(None);
         }
@@ -237,11 +247,29 @@ where
     T: std::fmt::Display,
     F: AsyncFn(&T) -> Result<Value>,
 {
+    each_told(cx, things, format, |_| done, verb).await
+}
+
+/// As [`each`], where the answer tells what was done.
+///
+/// # Errors
+/// As [`each`].
+pub(super) async fn each_told<'d, T, F>(
+    cx: &Context,
+    things: &[T],
+    format: Format,
+    done: impl Fn(&Value) -> &'d str,
+    verb: F,
+) -> Result<Exit>
+where
+    T: std::fmt::Display,
+    F: AsyncFn(&T) -> Result<Value>,
+{
     let mut exit = Exit::Ok;
     for thing in things {
         match verb(thing).await {
             Ok(answer) if format.json => cx.screen.line(answer)?,
-            Ok(_) => cx.screen.line(format!("{thing} {done}"))?,
+            Ok(answer) => cx.screen.line(format!("{thing} {}", done(&answer)))?,
             Err(error) if error.downcast_ref::<Fault>().is_some_and(|f| f.exit() == Exit::Failed) => {
                 cx.screen.remark(format!("{thing}: {}", describe_short(&error)));
                 exit = Exit::Failed;

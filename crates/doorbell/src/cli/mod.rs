@@ -30,6 +30,8 @@ mod signing;
 mod sources;
 mod table;
 mod triggers;
+mod trust;
+mod typed;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -124,7 +126,7 @@ enum Command {
 pub fn main(args: Vec<OsString>, env: Vec<(OsString, OsString)>) -> ExitCode {
     // What is not UTF-8 can be neither an address nor a token.
     let env: Env = env.into_iter().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
-    let cli = match Cli::try_parse_from(args) {
+    let cli = match typed::read(args) {
         Ok(cli) => cli,
         Err(error) => {
             // Nobody is left to be told if the stream is closed.

@@ -98,7 +98,7 @@ pub(super) fn nearest(word: &str, known: &[&str]) -> Vec<String> {
     let mut found: Vec<&str> = known.iter().filter(parts).copied().take(MOST).collect();
     if found.is_empty() {
         let far = |name: &str| strsim::damerau_levenshtein(&word, name);
-        let least = known.iter().map(|name| far(name)).min().filter(|least| *least <= 1 + word.len() / 3);
+        let least = known.iter().map(|name| far(name)).min().filter(|least| *least <= (word.len() / 3).max(1));
         found = known.iter().filter(|name| Some(far(name)) == least).copied().take(MOST).collect();
     }
     found.into_iter().map(|name| format!("`{name}`")).collect()

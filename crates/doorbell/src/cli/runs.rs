@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::Context;
 use super::card::Card;
 use super::client::Client;
-use super::fault::Exit;
-use super::list::{Asking, Filter, Format, Happened, Listing, Paging, each, span};
+use super::fault::{Exit, Fault, describe_short};
+use super::list::{Asking, Filter, Format, Happened, Listing, Paging, each, each_told, span};
 use super::screen::{Tone, span_ms};
-use super::table::{Column, member, text};
+use super::table::{Column, brief, member, text};
 
 mod logs;
 
@@ -31,7 +31,7 @@ Examples:
 
 /// Arguments of `doorbell runs`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct RunsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -111,7 +111,7 @@ const COLUMNS: &[Column] = &[
     Column::span("TOOK", "finished_at").spared(3),
     Column::age("MADE", "created_at"),
     Column::text("HELD BY", "held_by").at_least(14).spared(1),
-    Column::text("ERROR", "error").at_least(40),
+    Column::brief("ERROR", "error").at_least(40),
 ];
 
 /// Lists, shows or carries a verb out.
@@ -133,18 +133,43 @@ pub(super) async fn run(args: RunsArgs, cx: &Context) -> Result<Exit> {
             .print(cx, &client, &paging, args.asking.format)
             .await
         }
-        Verb::Show { id } => show(cx, &args.asking, id).await,
+        Verb::Show { id } => show(cx, &client, args.asking.format, id).await,
         Verb::Logs(logs) => logs::print(cx, &client, &logs, args.asking.format).await,
         Verb::Retry { ids } => {
-            let retry = async |id: &RunId| client.post(&format!("runs/{id}/retry"), &json!({})).await;
+            let retry = async |id: &RunId| match client.post(&format!("runs/{id}/retry"), &json!({})).await {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(or_replay(&client, *id, error).await),
+            };
             each(cx, &ids, args.asking.format, "is queued again", retry).await
         }
         Verb::Cancel { ids } => {
             let cancel = async |id: &RunId| client.post(&format!("runs/{id}/cancel"), &json!({})).await;
-            each(cx, &ids, args.asking.format, "is asked to end", cancel).await
+            each_told(cx, &ids, args.asking.format, cancelled, cancel).await
         }
         Verb::Wait(wait) => self::wait(cx, &client, wait, args.asking.format).await,
     }
+}
+
+/// What became of a run that was cancelled: one that nobody works on ends at once.
+fn cancelled(answer: &Value) -> &'static str {
+    match text(answer, "state").as_str() {
+        "cancelled" => "is cancelled",
+        _ => "is asked to end: `doorbell runs wait` tells when it has",
+    }
+}
+
+/// A run that succeeded is not retried; its event can be worked on again.
+async fn or_replay(client: &Client, id: RunId, error: anyhow::Error) -> anyhow::Error {
+    if !error.downcast_ref::<Fault>().is_some_and(|fault| fault.exit() == Exit::Failed) {
+        return error;
+    }
+    let Ok(run) = client.get(&format!("runs/{id}"), &[]).await else { return error };
+    let event = text(&run, "event_id");
+    if text(&run, "state") != State::Succeeded.as_str() || event.is_empty() {
+        return error;
+    }
+    let said = describe_short(&error);
+    Fault::new(format!("{said}. For a new run on its event: doorbell events replay {event}")).into()
 }
 
 impl ListArgs {
@@ -163,8 +188,8 @@ impl ListArgs {
     }
 }
 
-async fn show(cx: &Context, asking: &Asking, id: RunId) -> Result<Exit> {
-    let Some(run) = asking.fetch(cx, &format!("runs/{id}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, client: &Client, format: Format, id: RunId) -> Result<Exit> {
+    let Some(run) = format.fetch(cx, client, &format!("runs/{id}")).await? else { return Ok(Exit::Ok) };
     let mut card = Card::new(&cx.screen, cx.clock.now(), &text(&run, "state"), &id.to_string(), &text(&run, "title"));
     card.members(&run, &["agent", "trigger", "source", "event_id", "key", "lane", "attempt", "held_by"]);
     card.time(&run, "created_at");
@@ -188,7 +213,9 @@ fn move_line(cx: &Context, step: &Value) -> String {
         n => format!("attempt {n}"),
     };
     let word = cx.screen.paint(Tone::of(&state), &format!("{state:9}"));
-    format!("{}  {word}  {attempt:10}  {}", text(step, "at"), text(step, "why")).trim_end().to_owned()
+    format!("{}  {word}  {attempt:10}  {}", text(step, "at"), step.get("why").map(brief).unwrap_or_default())
+        .trim_end()
+        .to_owned()
 }
 
 /// Asks again and again, at first often.

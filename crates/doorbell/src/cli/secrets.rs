@@ -32,7 +32,7 @@ Examples:
 
 /// Arguments of `doorbell secrets`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct SecretsArgs {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -94,7 +94,7 @@ pub(super) async fn run(args: SendArgs, cx: &Context) -> Result<Exit> {
     let config = args.access.config_file().unwrap_or_else(|| DEFAULT_CONFIG.into());
     let resolved = super::resolved(&config, cx).await?;
     let sender = find(&resolved, &args.trigger)?;
-    let client = args.access.client(&cx.env)?;
+    let client = args.access.client(cx)?;
     let more = args.header.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>();
     let mut headers: HeaderMap =
         more.map_err(|why| Fault::usage(format!("a header of --header cannot be sent: {why}")))?.into_iter().collect();

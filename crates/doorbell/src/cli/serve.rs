@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::future::pending;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -236,8 +237,13 @@ pub(super) async fn read_with<T: Send + 'static>(
 ) -> Result<T> {
     let (file, world) = (file.to_path_buf(), world.clone());
     let read = move || {
-        let (text, _) = config::read_text(&file, config::CONFIG_BYTES_MAX).with_context(|| {
-            format!("cannot read {}; `doorbell init` writes one, and -c names another", file.display())
+        let (text, _) = config::read_text(&file, config::CONFIG_BYTES_MAX).map_err(|error| {
+            let advice = match error.kind() {
+                ErrorKind::NotFound => "`doorbell init` writes one, and -c names another.",
+                ErrorKind::InvalidData => "An editor can save it as UTF-8, or: iconv -f LATIN1 -t UTF-8 FILE",
+                _ => "-c names another.",
+            };
+            Failed::new(format!("cannot read {}", file.display())).cause(error).advice(advice)
         })?;
         let base = file.parent().unwrap_or(Path::new("")).to_path_buf();
         let base = std::path::absolute(&base).or_else(|_| std::path::absolute(".")).unwrap_or(base);

@@ -28,7 +28,7 @@ Examples:
 
 /// Arguments of `doorbell sources`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct SourcesArgs {
     #[command(subcommand)]
     verb: Option<Verb>,

@@ -12,6 +12,8 @@ use super::screen::{Screen, Tone, age, span_ms};
 
 /// Columns apart.
 const GAP: u16 = 2;
+/// A text that is cut short is cut to this many characters: an error's first line says what it is about.
+const BRIEF_CHARS_MAX: usize = 80;
 /// A text that is cut to less than this says nothing.
 const TEXT_CHARS_MIN: u16 = 10;
 
@@ -34,10 +36,18 @@ enum Form {
     Id,
     Word,
     Text,
+    Brief,
     Age,
     End,
     Span,
     Switch { off: &'static str, on: &'static str },
+}
+
+impl Form {
+    /// Whether it becomes shorter where the terminal is narrow.
+    fn is_cut(self) -> bool {
+        matches!(self, Self::Text | Self::Brief)
+    }
 }
 
 impl Column {
@@ -75,6 +85,11 @@ impl Column {
         Self::of(head, member, Form::Text)
     }
 
+    /// A text of which the beginning is enough: its first line, cut short. `show` and the JSON have it whole.
+    pub(super) const fn brief(head: &'static str, member: &'static str) -> Self {
+        Self::of(head, member, Form::Brief)
+    }
+
     /// A time, as seen from now.
     pub(super) const fn age(head: &'static str, member: &'static str) -> Self {
         Self::of(head, member, Form::Age)
@@ -103,6 +118,7 @@ impl Column {
         let value = member(item, self.member);
         match self.form {
             Form::Id | Form::Word | Form::Text => value.map(plain).unwrap_or_default(),
+            Form::Brief => value.map(brief).unwrap_or_default(),
             Form::Age => value.and_then(time).map(|at| age(at, now)).unwrap_or_default(),
             Form::End => match value.and_then(time) {
                 Some(at) if at <= now => format!("ended {}", age(at, now)),
@@ -142,6 +158,18 @@ pub(super) fn plain(value: &Value) -> String {
         other => other.to_string(),
     };
     one_line(&text)
+}
+
+/// The first line of a text, cut short. Words of an agent stand in errors with their line feeds written as `\n`.
+pub(super) fn brief(value: &Value) -> String {
+    let whole = value.as_str().map_or_else(|| plain(value), |text| text.trim().to_owned());
+    let line = whole.split('\n').next().and_then(|line| line.split("\\n").next()).unwrap_or_default();
+    let mut short: String = line.chars().take(BRIEF_CHARS_MAX).collect();
+    if short.len() < whole.len() {
+        short.truncate(short.trim_end().len());
+        short.push('…');
+    }
+    one_line(&short)
 }
 
 /// `text` with every control character as a blank, so that it can neither break a line nor steer the terminal, and with
@@ -207,7 +235,7 @@ pub(super) fn render(screen: &Screen, columns: &[Column], items: &[Value], now: 
         row.max_height(1);
         table.add_row(row);
     }
-    settle(&mut table, |i| room.get(i).filter(|(column, _)| column.form == Form::Text).map(|(_, chars)| *chars))
+    settle(&mut table, |i| room.get(i).filter(|(column, _)| column.form.is_cut()).map(|(_, chars)| *chars))
 }
 
 /// The columns that there is room for in `width`, each with the characters it gets at least: first those that can be
@@ -226,7 +254,7 @@ fn fitting<'c>(mut columns: Vec<&'c Column>, items: &[Value], now: Timestamp, wi
         room = rooms(&columns);
     }
     for _ in 0..excess(&room) {
-        let texts = room.iter_mut().filter(|(c, chars)| c.form == Form::Text && *chars > TEXT_CHARS_MIN);
+        let texts = room.iter_mut().filter(|(c, chars)| c.form.is_cut() && *chars > TEXT_CHARS_MIN);
         match texts.max_by_key(|(_, chars)| *chars) {
             Some((_, chars)) => *chars -= 1,
             None => break,
@@ -240,7 +268,7 @@ fn needed(column: &Column, items: &[Value], now: Timestamp) -> u16 {
     let texts = items.iter().map(|item| column.text_of(item, now).chars().count());
     let longest = texts.max().unwrap_or(0).max(column.head.len());
     let least = match column.form {
-        Form::Text => longest.min(usize::from(column.chars_min).max(column.head.len())),
+        Form::Text | Form::Brief => longest.min(usize::from(column.chars_min).max(column.head.len())),
         _ => longest,
     };
     u16::try_from(least).unwrap_or(u16::MAX)
@@ -325,6 +353,16 @@ mod tests {
         let shown = render(&Screen::plain(), COLUMNS, &items, now);
         let shown: Vec<String> = shown.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(shown, ["ID STATE TITLE TOOK MADE", "run_1 succeeded PR 7 2.5s 1m ago", "run_2 queued PR 8 3s ago"]);
+    }
+
+    #[test]
+    fn a_brief_text_is_its_first_line_cut_short() {
+        let brief = |text: &str| brief(&json!(text));
+        assert_eq!(brief("exit code 1; its log ends: no money"), "exit code 1; its log ends: no money");
+        assert_eq!(brief(r"its log ends: Traceback:\n  File a.py\nKeyError"), "its log ends: Traceback:…");
+        assert_eq!(brief("one \ntwo"), "one…");
+        let long = brief(&"ä ".repeat(100));
+        assert!(long.chars().count() <= BRIEF_CHARS_MAX + 1 && long.ends_with("ä…"), "{long}");
     }
 
     #[test]

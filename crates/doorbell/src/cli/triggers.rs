@@ -7,8 +7,9 @@ use serde_json::json;
 
 use super::Context;
 use super::card::Card;
+use super::client::Client;
 use super::fault::Exit;
-use super::list::{Asking, Filter, Listing, Paging, each};
+use super::list::{Asking, Filter, Format, Listing, Paging, each};
 use super::table::{Column, member, text};
 
 const EXAMPLES: &str = "\
@@ -19,7 +20,7 @@ Examples:
 
 /// Arguments of `doorbell triggers`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct TriggersArgs {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -90,7 +91,7 @@ pub(super) async fn run(args: TriggersArgs, cx: &Context) -> Result<Exit> {
                 .print(cx, &client, &list.paging, args.asking.format)
                 .await
         }
-        Verb::Show { name } => show(cx, &args.asking, &name).await,
+        Verb::Show { name } => show(cx, &client, args.asking.format, &name).await,
         Verb::Enable { names } => {
             let enable = async |name: &Name| client.post(&format!("triggers/{name}/enable"), &json!({})).await;
             each(cx, &names, args.asking.format, "takes events", enable).await
@@ -102,8 +103,8 @@ pub(super) async fn run(args: TriggersArgs, cx: &Context) -> Result<Exit> {
     }
 }
 
-async fn show(cx: &Context, asking: &Asking, name: &Name) -> Result<Exit> {
-    let Some(trigger) = asking.fetch(cx, &format!("triggers/{name}")).await? else { return Ok(Exit::Ok) };
+async fn show(cx: &Context, client: &Client, format: Format, name: &Name) -> Result<Exit> {
+    let Some(trigger) = format.fetch(cx, client, &format!("triggers/{name}")).await? else { return Ok(Exit::Ok) };
     let enabled = member(&trigger, "enabled").and_then(serde_json::Value::as_bool).unwrap_or(true);
     let about = format!("{} → {}", text(&trigger, "source"), text(&trigger, "agent"));
     let word = if enabled { "enabled" } else { "disabled" };

@@ -11,6 +11,7 @@ use doorbell_core::retry::Retries;
 use serde_json::{Map, Value, json};
 
 use super::dress;
+use super::fault::in_two;
 use super::secrets::{Secrets, for_agents, json_place};
 use super::section::{At, Json};
 use super::server::{above_zero, timeout};
@@ -40,7 +41,8 @@ pub(super) fn name(at: &At<String>, what: &str, cx: &Cx<'_>) -> Option<Name> {
         }
         Ok(name) => Some(name),
         Err(error) => {
-            cx.report.error(at.offset, &key, error.to_string(), "");
+            let (problem, advice) = in_two(&error.to_string());
+            cx.report.error(at.offset, &key, problem, advice);
             None
         }
     }
@@ -210,17 +212,9 @@ fn program(command: Option<&Json>, key: &str, cx: &Cx<'_>) {
     let Some(program) = at.value.get(0).or(Some(&at.value)).and_then(Value::as_str).filter(|p| !p.is_empty()) else {
         return;
     };
-    if is_there(program, cx) {
+    let Some((problem, advice)) = found(program, cx).map_or_else(|| Some(missing(program, cx)), |at| unread(&at, cx))
+    else {
         return;
-    }
-    let (problem, advice) = if program.contains('/') {
-        let path = cx.path(program);
-        (
-            format!("`{}` is not there or may not be executed", path.display()),
-            format!("Make it, then: chmod +x {}", path.display()),
-        )
-    } else {
-        (format!("the program `{program:.80}` is not on PATH"), "Install it, or name it with its path.".to_owned())
     };
     let key = format!("{key}.command");
     match cx.purpose {
@@ -264,12 +258,51 @@ fn variables(env: Option<&Json>, key: &str, cx: &Cx<'_>) {
     cx.report.warning(at.offset, &format!("{key}.env"), problem, advice);
 }
 
-fn is_there(program: &str, cx: &Cx<'_>) -> bool {
+/// Where a program is.
+fn found(program: &str, cx: &Cx<'_>) -> Option<PathBuf> {
+    let is_program = |path: &PathBuf| cx.world.files.is_program(path);
     if program.contains('/') {
-        return cx.world.files.is_program(&cx.path(program));
+        return Some(cx.path(program)).filter(is_program);
     }
     let path = cx.world.env.get(std::ffi::OsStr::new("PATH")).cloned().unwrap_or_default();
-    std::env::split_paths(&path).map(|dir: PathBuf| dir.join(Path::new(program))).any(|p| cx.world.files.is_program(&p))
+    std::env::split_paths(&path).map(|dir: PathBuf| dir.join(Path::new(program))).find(is_program)
+}
+
+fn missing(program: &str, cx: &Cx<'_>) -> (String, String) {
+    if program.split_whitespace().nth(1).is_some() {
+        let words: Vec<String> = program.split_whitespace().map(|word| format!("{word:?}")).collect();
+        let advice = format!("Each argument is a text of its own: command = [{:.200}].", words.join(", "));
+        return (format!("there is no program with the whole name `{program:.200}`"), advice);
+    }
+    if program.contains('/') {
+        let path = cx.path(program);
+        return (
+            format!("`{}` is not there or may not be executed", path.display()),
+            format!("Make it, then: chmod +x {}", path.display()),
+        );
+    }
+    (format!("the program `{program:.80}` is not on PATH"), "Install it, or name it with its path.".to_owned())
+}
+
+/// A script whose own program is not there: the system says of it that the script is not there.
+fn unread(script: &Path, cx: &Cx<'_>) -> Option<(String, String)> {
+    let name = cx.world.files.interpreter(script)?;
+    let plain = name.trim_end_matches('\r');
+    if cx.world.files.is_program(&cx.path(&name)) {
+        return None;
+    }
+    let shown = script.display();
+    Some(if plain == name {
+        (
+            format!("`{shown}` is for `{name:.80}` (its first line), and that is not there or may not be executed"),
+            "Install it, or write another program behind `#!`.".to_owned(),
+        )
+    } else {
+        (
+            format!("the first line of `{shown}` ends in a carriage return, so `{plain:.80}` is not found"),
+            format!("Save it with the line ends of Unix: sed -i 's/\\r$//' {shown}"),
+        )
+    })
 }
 
 /// What the API shows: places of secrets, never secrets, and of headers and variables only the names.

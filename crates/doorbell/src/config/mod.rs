@@ -15,6 +15,7 @@ mod master_key;
 mod paths;
 mod places;
 mod provider;
+mod reach;
 pub mod schema;
 mod secrets;
 mod section;
@@ -189,6 +190,7 @@ fn parts(written: &Written, cx: &Cx<'_>) -> Resolved {
     );
     let longest = sources.iter().filter_map(|s| s.webhook()).map(|w| w.max_body).max().unwrap_or(server.max_body);
     server::fit_bodies(&mut server, &written.server, longest, cx);
+    reach::check(&written.server, &server, &agents, cx);
     let contracts = contracts::contracts(written, &sources, &server, &secrets, cx);
     let mut reads = secrets.into_reads();
     reads.extend(server.tls.iter().flat_map(|tls| [tls.cert.clone(), tls.key.clone()]));

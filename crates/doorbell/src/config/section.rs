@@ -79,8 +79,25 @@ impl Here<'_> {
     pub(super) fn wrong_type(&self, found: &Spanned<DeValue<'_>>, wanted: &str) {
         let kind = found.get_ref().type_str();
         let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-        self.wrong(found.span().start, format!("this must be {wanted}, not {article} {kind}"), "");
+        let advice = if wanted == A_TABLE { example(&self.key) } else { String::new() };
+        self.wrong(found.span().start, format!("this must be {wanted}, not {article} {kind}"), advice);
     }
+}
+
+/// What a table is called.
+const A_TABLE: &str = "a table";
+
+/// How to write a table that was written as something else.
+fn example(key: &str) -> String {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let form = match (last, key.matches('.').count()) {
+        ("retries", _) => "retries = { max = 3, backoff = \"10s\" }",
+        ("breaker", _) => "breaker = { failures = 5, reset = \"60s\" }",
+        ("tls", _) => "tls = { cert = \"cert.pem\", key = \"key.pem\" }",
+        (_, 0) => return format!("Write a heading [{key}], and its keys below it."),
+        _ => return String::new(),
+    };
+    format!("Write for example {form}.")
 }
 
 /// A type that stands in the file.
@@ -216,7 +233,7 @@ fn advice(word: &str, known: &[&str]) -> String {
 pub(super) fn as_table<'s, 'i>(raw: &'s Spanned<DeValue<'i>>, here: &Here<'_>) -> Option<&'s DeTable<'i>> {
     let table = raw.get_ref().as_table();
     if table.is_none() {
-        here.wrong_type(raw, "a table");
+        here.wrong_type(raw, A_TABLE);
     }
     table
 }
@@ -249,7 +266,8 @@ impl Value for u32 {
         };
         let number = Self::from_str_radix(number.as_str(), number.radix());
         if number.is_err() {
-            here.wrong(value.span().start, format!("this must be a whole number from 0 to {}", Self::MAX), "");
+            let problem = format!("this must be a whole number from 0 to {}", Self::MAX);
+            here.wrong(value.span().start, problem, "Write it without a sign or a fraction, such as 3.");
         }
         number.ok()
     }

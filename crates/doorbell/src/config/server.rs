@@ -162,14 +162,14 @@ pub(super) fn above_zero(at: &Option<At<u32>>, key: &str, cx: &Cx<'_>) -> Option
 
 /// Where a setting that the environment may give was read.
 #[derive(Clone, Copy)]
-enum Place {
+pub(super) enum Place {
     Variable(&'static str),
     Key(usize, &'static str),
 }
 
 impl Place {
     /// Tells what is wrong with it.
-    fn tell(self, severity: Severity, problem: impl Into<String>, advice: &str, cx: &Cx<'_>) {
+    pub(super) fn tell(self, severity: Severity, problem: impl Into<String>, advice: &str, cx: &Cx<'_>) {
         match (self, severity) {
             (Self::Variable(name), _) => cx.report.in_environment(severity, name, problem, advice),
             (Self::Key(offset, key), Severity::Error) => cx.report.error(offset, key, problem, advice),
@@ -179,7 +179,7 @@ impl Place {
 }
 
 /// The variable's text if it is set, else the key's, with its place.
-fn either<'a>(
+pub(super) fn either<'a>(
     variable: &'static str,
     at: Option<&'a At<String>>,
     key: &'static str,

@@ -42,6 +42,9 @@ impl Files for FakeDisk {
     fn is_program(&self, path: &Path) -> bool {
         self.0.get(path).is_some_and(|f| f.1 & 0o111 != 0)
     }
+    fn interpreter(&self, path: &Path) -> Option<String> {
+        self.0.get(path).and_then(|f| super::world::interpreter(f.0.as_bytes()))
+    }
     fn is_directory(&self, path: &Path) -> bool {
         self.0.keys().any(|file| file.parent() == Some(path))
     }
@@ -63,6 +66,9 @@ fn world(env: &[(&str, &str)]) -> World {
         (PathBuf::from("/bin/cat"), file("", 0o755)),
         (PathBuf::from("/etc/door/review.sh"), file("", 0o755)),
         (PathBuf::from("/etc/door/plain.sh"), file("", 0o644)),
+        (PathBuf::from("/etc/door/cat.sh"), file("#! /bin/cat -u\n", 0o755)),
+        (PathBuf::from("/etc/door/fish.sh"), file("#!/bin/fish\n", 0o755)),
+        (PathBuf::from("/etc/door/dos.sh"), file("#!/bin/cat\r\n", 0o755)),
         (PathBuf::from("/etc/door/hook.secret"), file("file-hunter2\n", 0o600)),
         (PathBuf::from("/etc/door/open.secret"), file("open-hunter2\n", 0o644)),
         (PathBuf::from("/etc/door/empty.secret"), file("\n", 0o600)),

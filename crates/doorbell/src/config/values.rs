@@ -58,7 +58,10 @@ fn parsed<T>(
     };
     let read = parse(text);
     if read.is_none() {
-        here.wrong(value.span().start, format!("`{text:.80}` is not {wanted}"), "");
+        // What it looks like is what to do.
+        let (what, form) = wanted.split_once(" such as ").filter(|_| wanted.matches(" such as ").count() == 1).unzip();
+        let advice = form.map_or_else(String::new, |form| format!("Write it like {form}."));
+        here.wrong(value.span().start, format!("`{text:.80}` is not {}", what.unwrap_or(wanted)), advice);
     }
     read
 }

@@ -16,6 +16,9 @@ const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// A configuration is written by people; a longer one is the wrong file.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
+/// As much of a script's first line as Linux reads (`BINPRM_BUF_SIZE`).
+const FIRST_LINE_BYTES_MAX: u64 = 256;
+
 /// The outside, as the configuration sees it.
 #[derive(Clone)]
 pub struct World {
@@ -72,6 +75,9 @@ pub trait Files: Send + Sync + 'static {
     /// Whether there is a file that may be executed.
     fn is_program(&self, path: &Path) -> bool;
 
+    /// The program that a script is for, by its first line (`#!`); none if it is no script.
+    fn interpreter(&self, path: &Path) -> Option<String>;
+
     /// Whether there is a directory.
     fn is_directory(&self, path: &Path) -> bool;
 }
@@ -90,9 +96,24 @@ impl Files for Disk {
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && mode(&meta).is_none_or(|m| m & 0o111 != 0))
     }
 
+    fn interpreter(&self, path: &Path) -> Option<String> {
+        let mut line = Vec::new();
+        File::open(path).ok()?.take(FIRST_LINE_BYTES_MAX).read_to_end(&mut line).ok()?;
+        interpreter(&line)
+    }
+
     fn is_directory(&self, path: &Path) -> bool {
         path.is_dir()
     }
+}
+
+/// The program that the first line of a script names. A carriage return before the line's end is a part of the name, as
+/// for the system.
+pub(super) fn interpreter(script: &[u8]) -> Option<String> {
+    let line = script.strip_prefix(b"#!")?.split(|b| *b == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let name = line.trim_start_matches([' ', '\t']).split([' ', '\t']).next().unwrap_or_default();
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 /// The text of a regular file, or of a link to one. Nothing else is opened: a pipe without a writer would be waited for
@@ -116,8 +137,18 @@ pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<(String, Meta
             bytes_max / 1024
         )));
     }
-    let text =
-        String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8 text"))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = &error.as_bytes()[..good];
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+        // Nothing of the text itself is told: it may be a secret.
+        let why = format!(
+            "it is not UTF-8 text: line {line} is none from its byte {} on; save it as UTF-8",
+            good - start + 1
+        );
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    })?;
     Ok((text, meta))
 }
 

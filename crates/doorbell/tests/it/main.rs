@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "nobody uses a test binary")]
 #![allow(clippy::unwrap_used, reason = "a test says what went wrong by panicking")]
 
+mod advice;
 mod cli;
 mod client_cert;
 mod cloudevents;
@@ -17,6 +18,7 @@ mod library;
 mod lifecycle;
 mod must_pass;
 mod newcomer;
+mod own_server;
 mod program;
 mod runs;
 mod secrets;

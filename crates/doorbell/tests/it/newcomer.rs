@@ -79,6 +79,41 @@ async fn a_filter_that_cannot_be_evaluated_names_the_decision_that_says_so() {
 }
 
 #[tokio::test]
+async fn a_table_and_the_moves_have_the_first_line_of_a_long_error_and_the_rest_is_not_lost() {
+    let config = r#"
+[server]
+listen = "{addr}"
+data_dir = "data"
+
+[agents.helper]
+runner = "process"
+retries = { max = 1, backoff = "10ms" }
+command = ["sh", "-c", 'printf "Traceback:\n  File agent.py, line 7, in main\nKeyError: number\n" >&2; exit 3']
+
+[triggers.hub]
+agent = "helper"
+provider = "github"
+secret = { env = "TEST_SECRET" }
+"#;
+    let door = Door::start(config).await;
+    let ask = |args: &[&str]| said(door.path(), "", args).1;
+    let sent = ask(&["send", "hub"]);
+    let id = sent
+        .split('"')
+        .find(|part| part.starts_with("run_") && *part != "run_id")
+        .unwrap_or_else(|| panic!("{sent}"))
+        .to_owned();
+    ask(&["runs", "wait", &id, "--timeout", "60s"]);
+    let table = ask(&["runs"]);
+    assert!(table.contains("its log ends: Traceback:…") && !table.contains("agent.py"), "{table}");
+    let shown = ask(&["runs", "show", &id]);
+    let (card, moves) = shown.split_once("Moves").unwrap();
+    assert!(moves.contains("Traceback:…") && !moves.contains("agent.py"), "{shown}");
+    assert!(card.contains("KeyError: number"), "the whole stands once: {shown}");
+    assert!(ask(&["runs", "--json"]).contains("KeyError: number"));
+}
+
+#[tokio::test]
 async fn refusals_and_keys_speak_of_what_was_typed() {
     let door = Door::start(CONFIG).await;
     let (code, told) = said(door.path(), "", &["keys", "create", "k", "--expires", "0s"]);

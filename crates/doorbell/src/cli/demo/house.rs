@@ -179,8 +179,10 @@ async fn start(dir: &Path, config: &Path, cx: &Context) -> Result<(Child, Client
         .kill_on_drop(true)
         .spawn()
         .context("cannot start the server")?;
+    // An address of the person's own environment is another server's.
+    let quiet = Context { env: super::super::Env::new(), ..cx.clone() };
     let problem = tokio::select! {
-        client = answering(config) => return Ok((server, client)),
+        client = answering(config, &quiet) => return Ok((server, client)),
         _ = server.wait() => "the server ended at once",
         () = tokio::time::sleep(READY_WITHIN) => "the server does not become ready",
     };
@@ -190,9 +192,9 @@ async fn start(dir: &Path, config: &Path, cx: &Context) -> Result<(Child, Client
 
 /// A client, once the server answers. That it takes the token of our own directory tells it from another server that has
 /// the same port.
-async fn answering(config: &Path) -> Client {
+async fn answering(config: &Path, cx: &Context) -> Client {
     loop {
-        if let Ok(client) = access(config).client(&super::super::Env::new())
+        if let Ok(client) = access(config).client(cx)
             && client.page("ready").await.is_ok()
             && client.get("agents", &[]).await.is_ok()
         {

@@ -61,8 +61,7 @@ impl Value for Net {
 
 impl Value for AllowedSource {
     fn read(value: &Spanned<DeValue<'_>>, here: &Here<'_>) -> Option<Self> {
-        let wanted =
-            "an address, a network such as \"192.30.252.0/22\", or an exact host name such as \"hooks.example.com\"";
+        let wanted = "an address, a network or an exact host name such as \"10.0.0.7\", \"192.30.252.0/22\" or \"hooks.example.com\"";
         parsed(value, here, wanted, allowed_source)
     }
 }
