@@ -40,11 +40,6 @@ impl Places {
         Self { file: cx.report.fault_at(0, "").file, found, variables }
     }
 
-    /// Whether the file, or an environment variable, has the key.
-    pub fn has(&self, key: &str) -> bool {
-        self.found.contains_key(key) || self.variables.contains_key(key)
-    }
-
     /// A fault of a key, where it is written; of one that is not, at the file's beginning.
     pub fn fault(&self, severity: Severity, key: &str, problem: impl Into<String>, advice: impl Into<String>) -> Fault {
         let (file, (line, column)) = match (self.variables.get(key), self.found.get(key)) {

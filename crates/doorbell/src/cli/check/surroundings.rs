@@ -73,10 +73,8 @@ impl Look<'_> {
             faults.extend(wrong.map(|why| self.error("server.data_dir", (why.to_string(), String::new()))));
         }
         if !self.is_told("server.master_key") && !self.is_told("store.url") {
-            // Where the file says nothing of the key, it is in the data directory.
-            let key = if places.has("server.master_key") { "server.master_key" } else { "server.data_dir" };
             let wrong = check_keys(server, &self.resolved.store).err();
-            faults.extend(wrong.map(|why| self.error(key, in_two(&why.to_string(), ". "))));
+            faults.extend(wrong.map(|why| self.error("server.master_key", in_two(&why.to_string(), ". "))));
         }
         faults
     }
