@@ -371,8 +371,9 @@ pub(crate) fn signed(id: &str, event_type: &str, body: &str) -> Vec<(String, Str
 }
 
 pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let host = if headers.iter().any(|(n, _)| *n == "host") { "" } else { "host: localhost\r\n" };
     let headers: String = headers.iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
-    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n{headers}\r\n{body}", body.len())
+    format!("{method} {path} HTTP/1.1\r\n{host}content-length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
 pub(crate) struct Client {
