@@ -9,10 +9,10 @@
 //! The same thread makes rows durable that were written without waiting for the disk (see `acklog`), when asked.
 
 use std::fs::File;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,12 +46,11 @@ pub(super) struct Checkpointer {
 
 impl Checkpointer {
     /// Starts the thread on the database at `path`.
-    pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
+    pub(super) fn start(path: &Path, wal: Arc<Wal>, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let conn = Connection::open(path).map_err(|e| super::errors::sort(&e))?;
         conn.busy_timeout(Duration::from_millis(50)).map_err(|e| super::errors::sort(&e))?;
         conn.pragma_update(None, "synchronous", "full").map_err(|e| super::errors::sort(&e))?;
         conn.pragma_update(None, "cache_size", -64).map_err(|e| super::errors::sort(&e))?;
-        let wal = beside(path, "-wal");
         let synced = Arc::new(AtomicU64::new(0));
         let (wishes, asked) = channel::<u64>();
         let done = synced.clone();
@@ -63,9 +62,8 @@ impl Checkpointer {
                     match asked.recv_timeout(LOOK_EVERY.saturating_sub(looked.elapsed())) {
                         Ok(ticket) => {
                             let ticket = asked.try_iter().last().unwrap_or(ticket);
-                            match sync(&wal) {
-                                Ok(()) => done.store(ticket, Ordering::Release),
-                                Err(error) => shared.fail_for_good(&error),
+                            if wal.sync(&shared).is_ok() {
+                                done.store(ticket, Ordering::Release);
                             }
                         }
                         Err(RecvTimeoutError::Timeout) => {}
@@ -104,14 +102,43 @@ impl Checkpointer {
     }
 }
 
-/// Makes the log durable, and with it every commit that a checkpoint has not moved; what it moved is durable already.
-pub(super) fn sync(wal: &Path) -> Result<(), StoreError> {
-    match File::open(wal).and_then(|file| file.sync_data()) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError::Fatal(format!(
-            "an fsync of {} failed, so what is on disk is not known: {error}",
-            wal.display()
-        ))),
-        _ => Ok(()),
+/// The write-ahead log as what is to be put on disk. One handle for all, one sync at a time: Linux tells of a write that
+/// failed only once to each handle that was open then, and takes the pages for clean afterwards, so that a later sync through a
+/// fresh handle would say that all is well.
+pub(super) struct Wal {
+    path: PathBuf,
+    file: Mutex<Option<File>>,
+}
+
+impl Wal {
+    /// Of the database at `path`.
+    pub(super) fn of(path: &Path) -> Arc<Self> {
+        Arc::new(Self { path: beside(path, "-wal"), file: Mutex::new(None) })
+    }
+
+    /// Makes the log durable, and with it every commit that a checkpoint has not moved; what it moved is durable already.
+    /// An error is fatal, is told the store, and comes again with each further call.
+    pub(super) fn sync(&self, shared: &Shared) -> Result<(), StoreError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = shared.fatal.get() {
+            return Err(error.clone());
+        }
+        let said = match &*file {
+            Some(file) => file.sync_data(),
+            None => File::open(&self.path).and_then(|opened| file.insert(opened).sync_data()),
+        };
+        match said {
+            // Nothing was ever written.
+            Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => {
+                let why =
+                    format!("an fsync of {} failed, so what is on disk is not known: {error}", self.path.display());
+                let error = StoreError::Fatal(why);
+                shared.fail_for_good(&error);
+                Err(error)
+            }
+            Ok(()) => Ok(()),
+        }
     }
 }
 

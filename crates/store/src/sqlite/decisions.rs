@@ -34,24 +34,22 @@ struct Waiting {
 }
 
 /// What became of a note.
-pub(super) enum Noted {
-    /// The writer must be told.
-    First,
-    /// It is told already.
-    Joined,
-    /// There was no room.
-    Dropped,
+pub(super) struct Noted {
+    /// The writer must be told that notes wait.
+    pub(super) first: bool,
+    /// There was no room for this one.
+    pub(super) dropped: bool,
 }
 
 impl Notes {
     /// Adds a note if there is room.
     pub(super) fn add(&self, note: NewDecision) -> Noted {
-        let Ok(mut waiting) = self.0.lock() else { return Noted::Dropped };
-        if waiting.notes.len() >= NOTES_MAX {
-            return Noted::Dropped;
+        let Ok(mut waiting) = self.0.lock() else { return Noted { first: false, dropped: true } };
+        let dropped = waiting.notes.len() >= NOTES_MAX;
+        if !dropped {
+            waiting.notes.push(note);
         }
-        waiting.notes.push(note);
-        if std::mem::replace(&mut waiting.told, true) { Noted::Joined } else { Noted::First }
+        Noted { first: !std::mem::replace(&mut waiting.told, true), dropped }
     }
 
     /// Takes all.

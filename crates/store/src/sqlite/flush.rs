@@ -3,7 +3,6 @@
 //! does the fsync, one for all that is committed by then. With nothing more to write it does that itself, since waking a
 //! thread would make the one who waits wait longer.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,10 +11,10 @@ use std::time::Instant;
 
 use doorbell_core::ports::StoreError;
 
-use super::lock::beside;
+use super::checkpoint::Wal;
 use super::thread::Watch;
 use super::writer::{Effects, Step};
-use super::{Shared, checkpoint, tell};
+use super::{Shared, tell};
 
 /// Batches that may wait for the disk; the writer waits once there are more.
 const WAITING_MAX: usize = 16;
@@ -24,6 +23,8 @@ const WAITING_MAX: usize = 16;
 pub(super) struct Committed {
     pub(super) steps: Vec<Box<dyn Step>>,
     pub(super) effects: Effects,
+    /// Its number among the commits whose callers wait for the disk.
+    pub(super) number: u64,
     /// When the transaction began.
     pub(super) begun: Instant,
     /// It is on disk.
@@ -33,16 +34,15 @@ pub(super) struct Committed {
 /// Where committed steps wait for the disk.
 pub(super) struct Flusher {
     shared: Arc<Shared>,
-    wal: PathBuf,
+    wal: Arc<Wal>,
     queue: SyncSender<Committed>,
     waiting: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
 impl Flusher {
-    /// Starts the thread, for the database at `path`.
-    pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, StoreError> {
-        let wal = beside(path, "-wal");
+    /// Starts the thread.
+    pub(super) fn start(wal: Arc<Wal>, shared: Arc<Shared>) -> Result<Self, StoreError> {
         let waiting = Arc::new(AtomicUsize::new(0));
         let (queue, committed) = sync_channel(WAITING_MAX);
         let thread = {
@@ -56,9 +56,14 @@ impl Flusher {
         Ok(Self { shared, wal, queue, waiting, thread })
     }
 
+    /// What is put on disk here.
+    pub(super) fn wal(&self) -> Arc<Wal> {
+        self.wal.clone()
+    }
+
     /// Puts everything committed so far on disk. An error is fatal, and is told the store.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        checkpoint::sync(&self.wal).inspect_err(|error| self.shared.fail_for_good(error))
+        self.wal.sync(&self.shared)
     }
 
     /// Answers the steps once they are on disk, in the order of these calls. `more` is waiting to be written: then this does
@@ -81,7 +86,7 @@ impl Flusher {
     }
 }
 
-fn run(committed: &Receiver<Committed>, waiting: &AtomicUsize, wal: &Path, shared: &Shared) {
+fn run(committed: &Receiver<Committed>, waiting: &AtomicUsize, wal: &Wal, shared: &Shared) {
     let mut batches = Vec::with_capacity(WAITING_MAX);
     while let Ok(first) = committed.recv() {
         batches.push(first);
@@ -93,11 +98,16 @@ fn run(committed: &Receiver<Committed>, waiting: &AtomicUsize, wal: &Path, share
 }
 
 /// One fsync for all of them; then they are told, in their order.
-fn finish(batches: &mut Vec<Committed>, wal: &Path, shared: &Shared) {
+fn finish(batches: &mut Vec<Committed>, wal: &Wal, shared: &Shared) {
     let is_durable = batches.iter().all(|committed| committed.is_durable);
-    let said = if is_durable { Ok(()) } else { checkpoint::sync(wal) };
-    if let Err(error) = &said {
-        shared.fail_for_good(error);
+    let said = match (is_durable, shared.fatal.get()) {
+        (_, Some(error)) => Err(error.clone()),
+        (true, None) => Ok(()),
+        (false, None) => wal.sync(shared),
+    };
+    if let (Ok(()), Some(last)) = (&said, batches.last()) {
+        // Not back from the end of everything, which an error on another thread may have brought meanwhile.
+        shared.durable.send_modify(|durable| *durable = last.number.max(*durable));
     }
     for Committed { mut steps, effects, begun, .. } in batches.drain(..) {
         match &said {

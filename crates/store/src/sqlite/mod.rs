@@ -50,7 +50,7 @@ pub use secrets::{all_in_file as all_secrets_of, in_file as secrets_of};
 
 use acks::Acks;
 use book::{Book, SharedNames};
-use checkpoint::Checkpointer;
+use checkpoint::{Checkpointer, Wal};
 use decisions::{Noted, Notes};
 use dedup::Prints;
 use desk::{Desk, SharedDesk};
@@ -115,6 +115,10 @@ struct Shared {
     /// True once everything is closed and unlocked.
     closed: watch::Sender<bool>,
     commits: AtomicU64,
+    /// Transactions of steps that were begun, and those of them that are on disk: a reader who may have seen one that is not
+    /// yet there waits for it.
+    committed: AtomicU64,
+    durable: watch::Sender<u64>,
     /// Acknowledged requests whose rows are owed: a reader that must see them waits for the writer.
     pending: AtomicUsize,
     /// Somebody will see to it soon that the owed rows are written.
@@ -147,9 +151,23 @@ impl Shared {
     fn fail_for_good(&self, error: &StoreError) {
         if self.fatal.set(error.clone()).is_ok() {
             tracing::error!(error = %error, "The store failed for good: the process must stop.");
+            // Nobody waits any longer.
+            self.durable.send_replace(u64::MAX);
             if let Some(tell) = &self.on_fatal {
                 tell(error);
             }
+        }
+    }
+
+    /// Waits until all that can be read by now is on disk.
+    async fn once_durable(&self) -> Result<(), StoreError> {
+        let seen = self.committed.load(Ordering::Acquire);
+        if *self.durable.borrow() < seen {
+            let _ = self.durable.subscribe().wait_for(|durable| *durable >= seen).await;
+        }
+        match self.fatal.get() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
         }
     }
 }
@@ -189,6 +207,8 @@ impl SqliteStore {
             on_fatal: options.on_fatal,
             closed: watch::Sender::new(false),
             commits: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            durable: watch::Sender::new(0),
             pending: AtomicUsize::new(0),
             settling: AtomicBool::new(false),
             settle_after: options.settle_after,
@@ -202,8 +222,9 @@ impl SqliteStore {
         let (steps, waiting) = mpsc::channel(WAITING_MAX);
         let (log, logged) = acklog::AckLog::open(&path, shared.identity.tag)?;
         log.fill();
-        let checkpointer = Checkpointer::start(&path, shared.clone())?;
-        let flusher = Flusher::start(&path, shared.clone())?;
+        let wal = Wal::of(&path);
+        let checkpointer = Checkpointer::start(&path, wal.clone(), shared.clone())?;
+        let flusher = Flusher::start(wal, shared.clone())?;
         let space = Space::new(&path, options.reserve_bytes, options.min_free_bytes);
         let look_up = schema::open_reader(&path)?;
         let desk = SharedDesk::new(Desk::new(book, prints, space, log, look_up, checkpointer.synced()));
@@ -245,7 +266,9 @@ impl SqliteStore {
         work: impl FnOnce(&read::View<'_>) -> Result<O, errors::Fail> + Send + 'static,
     ) -> Result<O, StoreError> {
         self.settled().await;
-        self.readers.read(work).await
+        let read = self.readers.read(work).await?;
+        self.shared.once_durable().await?;
+        Ok(read)
     }
 
     /// Waits until what was acknowledged can be read.
@@ -277,11 +300,13 @@ impl SqliteStore {
     }
 
     fn note_behind(&self, decision: NewDecision) {
-        match self.shared.notes.add(decision) {
+        let Noted { first, dropped } = self.shared.notes.add(decision);
+        if first {
             // A full channel is no loss: its next batch takes the notes along.
-            Noted::First => drop(self.steps.try_send(Box::new(Settle(None)))),
-            Noted::Joined => {}
-            Noted::Dropped => metrics::counter!("doorbell_notes_dropped_total").increment(1),
+            drop(self.steps.try_send(Box::new(Settle(None))));
+        }
+        if dropped {
+            metrics::counter!("doorbell_notes_dropped_total").increment(1);
         }
     }
 

@@ -182,6 +182,8 @@ impl<'c> Session<'c> {
     /// Commits the batch; its callers are answered once it is on disk.
     fn commit_batch(&mut self, mut steps: Vec<Box<dyn Step>>) -> Committed {
         let begun = Instant::now();
+        // Before the commit: who sees that one sees this.
+        let number = self.shared.committed.fetch_add(1, Ordering::AcqRel) + 1;
         let (mut effects, mut is_durable) = (Effects::default(), false);
         let said = self.desk.lock(self.shared).and_then(|mut guard| {
             let desk = guard.as_mut().ok_or(StoreError::Closed)?;
@@ -200,7 +202,7 @@ impl<'c> Session<'c> {
             effects = Effects::default();
             steps.iter_mut().for_each(|step| step.fail(error.clone()));
         }
-        Committed { steps, effects, begun, is_durable }
+        Committed { steps, effects, number, begun, is_durable }
     }
 
     /// Writes what is noted and what is owed. Nobody waits for the disk here: the ack log has the one, and the other may be
@@ -326,6 +328,8 @@ impl<'c> Session<'c> {
         }
         // If the owed rows find no room, what ends runs and makes room goes on without them.
         let owed = if self.write_owed(desk) { Owed::First } else { Owed::Later };
+        // An error takes back what the desk has to tell: what is committed is told all the same.
+        let mut effects = std::mem::take(&mut desk.effects);
         for step in batch {
             let said = match self.shared.fatal.get() {
                 Some(fatal) => Err(fatal.clone()),
@@ -334,10 +338,12 @@ impl<'c> Session<'c> {
                     self.attempt(desk, turn).map_err(|e| self.took_ill(desk, &e))
                 }
             };
-            if let Err(error) = said {
-                step.fail(error);
+            match said {
+                Ok(()) => effects.append(std::mem::take(&mut desk.effects)),
+                Err(error) => step.fail(error),
             }
         }
+        desk.effects = effects;
     }
 
     /// One transaction. After an error everything in memory is as the tables and the log are.

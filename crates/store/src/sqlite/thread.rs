@@ -36,6 +36,7 @@ impl Writer {
     /// Runs until the store is closed or every handle to it is gone. Says over `opened` whether what the ack log held is
     /// in the tables.
     pub(super) fn run(self, opened: &std::sync::mpsc::Sender<Result<(), StoreError>>) {
+        let wal = self.flusher.wal();
         let Self { path, conn, mut steps, shared, desk, checkpointer, flusher, logged, lock } = self;
         let _watch = Watch(&shared);
         let lock = Held(Some(lock));
@@ -54,12 +55,13 @@ impl Writer {
         while let Ok(step) = steps.try_recv() {
             refuse(step, &StoreError::Closed);
         }
-        let durable = flusher.sync().is_ok();
         flusher.stop();
         checkpointer.stop();
+        let durable = wal.sync(&shared).is_ok();
         checkpoint::cut(&conn, &shared);
         if let Ok(log) = log
             && durable
+            && shared.fatal.get().is_none()
         {
             log.remove();
         }

@@ -59,6 +59,14 @@ pub(super) struct Effects {
     pub(super) ready: bool,
 }
 
+impl Effects {
+    /// Adds what a later transaction told.
+    pub(super) fn append(&mut self, later: Self) {
+        self.notices.extend(later.notices);
+        self.ready |= later.ready;
+    }
+}
+
 /// One caller's wish.
 pub(super) trait Step: Send {
     /// Carries it out inside the transaction. May be called again after a rollback.
