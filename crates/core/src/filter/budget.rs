@@ -103,14 +103,19 @@ fn install_call(call: &mut CallExpr) -> u64 {
 const COPIES_NOTHING: [&str; 11] =
     ["size", "contains", "startsWith", "endsWith", "matches", "int", "uint", "double", "type", "timestamp", "duration"];
 
+/// A text of the source that is no longer pays nothing: as many as there are steps weigh about as much as [`BYTES_MAX`].
+const FREE_BYTES: usize = 64;
+
 /// Installs `e`, and has its value handed to the paying function `by`.
 fn install_paid(e: &mut Expression, by: &str) -> u64 {
     let nodes = install(e);
-    // Numbers and truths have no length.
-    let is_small = matches!(
-        &e.expr,
-        Expr::Literal(literal) if !matches!(literal, LiteralValue::String(_) | LiteralValue::Bytes(_))
-    );
+    // The steps bound how often these are made, and filters are full of `in ["opened", "closed"]`.
+    let is_small = match &e.expr {
+        Expr::Literal(LiteralValue::String(text)) => text.inner().len() <= FREE_BYTES,
+        Expr::Literal(LiteralValue::Bytes(bytes)) => bytes.inner().len() <= FREE_BYTES,
+        Expr::Literal(_) => true,
+        _ => false,
+    };
     if !is_small {
         let (id, value) = (e.id, std::mem::take(e));
         let args = vec![ident(weight::BUDGET.to_owned()), value];
